@@ -1,0 +1,1 @@
+"""The milter: is this message spam?"""

@@ -1,0 +1,1 @@
+"""The policy daemon: may this recipient be accepted from this client now?"""
