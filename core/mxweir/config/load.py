@@ -1,0 +1,47 @@
+"""Read a configuration file: all of it is right, or every mistake is told."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+from mxweir.config import checks
+from mxweir.config.schema import ConfigError, Problem, line_of, read_table
+from mxweir.config.sections import Config
+
+DEFAULT_PATH = Path("/etc/mxweir/mxweir.toml")
+
+_LARGEST = 16 * 2**20
+"""Bytes; a list of blocked senders of that size belongs elsewhere."""
+
+
+def load(path: Path) -> Config:
+    """Read and check the file at `path`; raises ConfigError with every problem found."""
+    try:
+        with path.open("rb") as file:
+            source = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise ConfigError(str(path), [Problem((), f"cannot be read: {error.strerror}")]) from None
+    if len(source) > _LARGEST:
+        raise ConfigError(str(path), [Problem((), "larger than 16 MiB")])
+    try:
+        text = source.decode()
+    except UnicodeDecodeError as error:
+        line = source[: error.start].count(b"\n") + 1
+        raise ConfigError(str(path), [Problem((), "not valid UTF-8", line)]) from None
+    return loads(text, str(path))
+
+
+def loads(text: str, source: str = "configuration") -> Config:
+    """Check a configuration given as text; `source` names it in messages."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(source, [Problem((), f"not valid TOML: {error}")]) from None
+    found: list[Problem] = []
+    config = read_table(Config, document, found)
+    if config is None:
+        raise AssertionError("the whole configuration has no required key")
+    found.extend(checks.problems(config))
+    if found:
+        raise ConfigError(source, [dataclasses.replace(p, line=line_of(text, p.place)) for p in found])
+    return dataclasses.replace(config, warnings=tuple(checks.warnings(config)))

@@ -1,0 +1,161 @@
+"""Walk a TOML document by the declared sections and collect every mistake.
+
+A section is a frozen dataclass whose fields are made by `setting` (one value),
+`section` (a table) or `sections` (an array of tables). Nothing here knows a
+single key of mxweir.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from mxweir.config.readers import Reader
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+REQUIRED: Any = object()
+"""Stands for the default of a key that must be written."""
+
+Place = tuple[str | int, ...]
+"""A key's place in the document: ("policyd", "deadline"), ("limit", 0, "rate")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake: where it stands and what would be right."""
+
+    place: Place
+    what: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return f"{show(self.place)}: {self.what}" if self.place else self.what
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used, with all its problems."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """One line a problem: `FILE:LINE: [table] key: what is wrong`."""
+        return [f"{self.source}:{p.line}: {p}" if p.line else f"{self.source}: {p}" for p in self.problems]
+
+
+def setting(read: Reader[T], default: object, *, secret: bool = False) -> T:
+    """Declare one key: how it is read, and its default as an operator would write it (None: absent)."""
+    metadata = {"read": read, "written": default, "secret": secret}
+    if default is REQUIRED:
+        return cast(T, dataclasses.field(metadata=metadata))
+    if isinstance(default, dict):
+        return cast(T, dataclasses.field(default_factory=dict, metadata=metadata))
+    value = None if default is None else read(default)
+    return cast(T, dataclasses.field(default=value, metadata=metadata))
+
+
+def section(kind: type[S]) -> S:
+    """Declare a table, `[name]`."""
+    return cast(S, dataclasses.field(default_factory=kind, metadata={"table": kind}))
+
+
+def optional_section(kind: type[S]) -> S | None:
+    """Declare a table that may be absent."""
+    return cast("S | None", dataclasses.field(default=None, metadata={"table": kind}))
+
+
+def sections(kind: type[S]) -> tuple[S, ...]:
+    """Declare an array of tables, `[[name]]`."""
+    return cast("tuple[S, ...]", dataclasses.field(default=(), metadata={"tables": kind}))
+
+
+def declared(kind: type[Any]) -> "dict[str, dataclasses.Field[Any]]":
+    """The keys of a table, as they are declared."""
+    return {field.name: field for field in dataclasses.fields(kind) if field.metadata.get("derived") is None}
+
+
+def read_table(
+    kind: type[S], document: Mapping[str, object], problems: list[Problem], place: Place = ()
+) -> S | None:
+    """Read a table as `kind`, appending every mistake to `problems`.
+
+    A wrong value counts as its default from there on, so that whatever else is
+    wrong is found as well; None if a required key is missing or wrong.
+    """
+    fields = declared(kind)
+    for key in document:
+        if key not in fields:
+            problems.append(Problem((*place, key), _unknown(key, fields)))
+    values: dict[str, object] = {}
+    whole = True
+    for key, field in fields.items():
+        required = field.metadata.get("written") is REQUIRED
+        before = len(problems)
+        if key in document:
+            value = _read(field, document[key], problems, (*place, key))
+            if len(problems) == before or field.metadata.get("tables"):
+                values[key] = value
+        elif required:
+            problems.append(Problem((*place, key), "this key is missing"))
+        whole = whole and (not required or key in values)
+    return kind(**values) if whole else None
+
+
+def _read(field: "dataclasses.Field[Any]", value: object, problems: list[Problem], place: Place) -> object:
+    if kind := field.metadata.get("table"):
+        if isinstance(value, dict):
+            return read_table(kind, value, problems, place)
+        problems.append(Problem(place, f"this is a table: write it as [{show(place)}]"))
+    elif kind := field.metadata.get("tables"):
+        if isinstance(value, list) and all(isinstance(row, dict) for row in value):
+            rows = [read_table(kind, row, problems, (*place, i)) for i, row in enumerate(value)]
+            return tuple(row for row in rows if row is not None)
+        problems.append(Problem(place, f"this is an array of tables: write each as [[{show(place)}]]"))
+        return ()
+    else:
+        try:
+            return cast(object, field.metadata["read"](value))
+        except ValueError as error:
+            problems.append(Problem(place, str(error)))
+    return None
+
+
+def _unknown(key: str, known: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known)}"
+    return f"unknown key; {hint}"
+
+
+def show(place: Place) -> str:
+    """`("limit", 0, "rate")` → `limit[1].rate`, counted as people count."""
+    text = ""
+    for part in place:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def line_of(source: str, place: Place) -> int | None:
+    """The line on which a key, or else its table, is written; None if it cannot be told."""
+    *tables, key = place if place and isinstance(place[-1], str) else (*place, "")
+    wanted = [part for part in tables if isinstance(part, str)]
+    index = next((part for part in reversed(tables) if isinstance(part, int)), 0)
+    current: list[str] = []
+    seen: dict[str, int] = {}
+    header = None
+    for number, line in enumerate(source.splitlines(), 1):
+        if match := re.match(r"\s*\[\[?\s*([\w.\- ]+?)\s*\]\]?\s*(#.*)?$", line):
+            current = [part.strip() for part in match[1].split(".")]
+            seen[match[1]] = seen.get(match[1], -1) + 1
+            if current == [*wanted, key]:
+                return number
+        if current == wanted and seen.get(".".join(wanted), 0) == index:
+            header = header or (number if wanted else None)
+            if key and re.match(rf"\s*[\"']?{re.escape(str(key))}[\"']?\s*[=.]", line):
+                return number
+    return header

@@ -1,0 +1,157 @@
+"""Every key there is, with its reader and its default.
+
+`conf/mxweir.toml` explains each to the operator; a test compares the two.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mxweir.config import readers as read
+from mxweir.config.schema import REQUIRED, optional_section, section, sections, setting
+from mxweir.endpoint import Endpoint
+from mxweir.facts import KEYS
+from mxweir.ratelimit.rate import Rate
+
+UNLIMITED = "unlimited"
+"""What an override says when a limit is not to count a key at all."""
+
+
+def _overrides(value: object) -> dict[str, Rate | None]:
+    if not isinstance(value, dict):
+        raise ValueError('overrides are a table: { "postmaster@example.org" = "2000/minute" }')
+    return {key: None if rate == UNLIMITED else read.rate(rate) for key, rate in value.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policyd:
+    """The policy daemon; durations in seconds."""
+
+    listen: tuple[Endpoint, ...] = setting(
+        read.one_or_more(read.address), ["unix:/var/spool/postfix/mxweir/policy"]
+    )
+    maps: tuple[Endpoint, ...] = setting(read.listed(read.address), ["unix:/var/spool/postfix/mxweir/maps"])
+    socket_mode: int = setting(read.file_mode, "0660")
+    socket_group: str = setting(read.text, "")
+    http: Endpoint | None = setting(read.loopback, "inet:127.0.0.1:10042")
+    workers: int = setting(read.integer(1, 64), 1)
+    deadline: float = setting(read.duration("10ms", "30s"), "250ms")
+    drain: float = setting(read.duration("0s", "10m"), "5s")
+    max_connections: int = setting(read.integer(1, 65536), 4096)
+    max_keys: int = setting(read.integer(1000, 100_000_000), 1_000_000)
+    save_every: float = setting(read.duration("1s", "1d"), "1m")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """One spam scanner."""
+
+    type: str = setting(read.one_of("spamd", "rspamd"), REQUIRED)
+    address: Endpoint = setting(read.address, REQUIRED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Milter:
+    """The milter; durations in seconds, sizes in bytes, thresholds in the engine's points."""
+
+    listen: Endpoint = setting(read.address, "unix:/var/spool/postfix/mxweir/milter")
+    socket_mode: int = setting(read.file_mode, "0660")
+    socket_group: str = setting(read.text, "")
+    http: Endpoint | None = setting(read.loopback, "inet:127.0.0.1:10044")
+    deadline: float = setting(read.duration("100ms", "4m"), "8s")
+    drain: float = setting(read.duration("0s", "10m"), "15s")
+    max_scan_size: int = setting(read.size("1KiB", "1GiB"), "512KiB")
+    tag_at: float = setting(read.number, 5.0)
+    quarantine_at: float | None = setting(read.number, None)
+    reject_at: float | None = setting(read.number, None)
+    unscanned: str = setting(read.one_of("accept", "defer", "quarantine"), "accept")
+    skip: tuple[str, ...] = setting(
+        read.several_of("authenticated", "mynetworks"), ["authenticated", "mynetworks"]
+    )
+    engine: tuple[Engine, ...] = sections(Engine)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redis:
+    """Where several hosts count together."""
+
+    url: str = setting(read.text, REQUIRED, secret=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postgres:
+    """Where the relay domains of several hosts are kept."""
+
+    dsn: str = setting(read.text, REQUIRED, secret=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domains:
+    """Relay domains; `max_shrink` is a share (0 to 1), `max_age` is in seconds."""
+
+    file: Path = setting(read.path, "/etc/mxweir/domains")
+    max_shrink: float = setting(read.share, "20%")
+    max_age: float = setting(read.duration("1m", "365d"), "7d")
+    unconfirmed: str = setting(read.one_of("defer", "reject"), "defer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """How clients and addresses are folded into keys."""
+
+    ipv4_prefix: int = setting(read.integer(8, 32), 24)
+    ipv6_prefix: int = setting(read.integer(16, 128), 64)
+    recipient_delimiter: str = setting(read.delimiter, "+")
+    mynetworks: tuple[read.Network, ...] = setting(read.listed(read.network), ["127.0.0.0/8", "::1/128"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessEntry:
+    """One line of the access list: `block` or `allow` names the key; `expires` in seconds since the epoch."""
+
+    block: str | None = setting(read.one_of(*KEYS), None)
+    allow: str | None = setting(read.one_of(*KEYS), None)
+    value: str = setting(read.text, REQUIRED)
+    reason: str = setting(read.text, "")
+    expires: float | None = setting(read.moment, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitRule:
+    """One rate limit as written; `rate` None in `overrides` means unlimited."""
+
+    name: str = setting(read.name, REQUIRED)
+    key: tuple[str, ...] = setting(read.one_or_more(read.one_of(*KEYS)), REQUIRED)
+    rate: Rate = setting(read.rate, REQUIRED)
+    burst: int | None = setting(read.integer(1, 10**12), None)
+    window: bool = setting(read.boolean, False)
+    unit: str = setting(read.one_of("recipient", "message", "byte"), "recipient")
+    distinct: str = setting(read.one_of("", *KEYS), "")
+    refuse: str = setting(read.one_of("reject", "defer"), "reject")
+    mode: str = setting(read.one_of("enforce", "observe"), "enforce")
+    overrides: dict[str, Rate | None] = setting(_overrides, {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """What is logged and how; `decisions` bounds the lines that strangers can cause."""
+
+    format: str = setting(read.one_of("logfmt", "json"), "logfmt")
+    level: str = setting(read.one_of("debug", "info", "warning", "error"), "info")
+    decisions: Rate = setting(read.rate, "1000/second")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole configuration, checked; `warnings` are sentences about what is allowed but probably not meant."""
+
+    state_dir: Path = setting(read.path, "/var/lib/mxweir")
+    policyd: Policyd = section(Policyd)
+    milter: Milter = section(Milter)
+    redis: Redis | None = optional_section(Redis)
+    postgres: Postgres | None = optional_section(Postgres)
+    domains: Domains = section(Domains)
+    keys: Keys = section(Keys)
+    access: tuple[AccessEntry, ...] = sections(AccessEntry)
+    limit: tuple[LimitRule, ...] = sections(LimitRule)
+    log: Log = section(Log)
+    warnings: tuple[str, ...] = field(default=(), metadata={"derived": True})

@@ -1,0 +1,93 @@
+"""What happened, as frozen records.
+
+The daemons state facts; what becomes of them is up to the observers, of which
+there are two: `mxweir.log` writes lines, `mxweir.metrics` counts.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mxweir.facts import Facts
+
+
+class Observed(NamedTuple):
+    """A limit in observe mode that would have refused."""
+
+    rule: str
+    key: str
+    figure: str
+
+
+class Decided(NamedTuple):
+    """One policy question was answered.
+
+    `verdict` is pass, reject or defer; `check` and `rule` name what decided
+    (empty for a plain pass), `key` the folded value it decided by, `figure` how
+    much was used ("200/200"), `reply` what Postfix was told; `seconds` from the
+    last byte of the question to the answer.
+    """
+
+    facts: Facts
+    verdict: str
+    check: str
+    rule: str
+    key: str
+    figure: str
+    reply: str
+    seconds: float
+    observed: tuple[Observed, ...]
+
+
+class Scanned(NamedTuple):
+    """One message went through the milter.
+
+    `outcome` is ham, tagged, quarantined, rejected, unscanned or skipped;
+    `reason` says why it was not scanned; `score` and `threshold` are None
+    then; `size` is in bytes.
+    """
+
+    queue_id: str
+    client: str
+    sender: str
+    recipients: int
+    outcome: str
+    engine: str
+    score: float | None
+    threshold: float | None
+    symbols: tuple[str, ...]
+    reason: str
+    seconds: float
+    size: int
+
+
+class Trouble(NamedTuple):
+    """Something went wrong that nobody was refused for.
+
+    `what` comes from a closed set in the code (it is a metric label and the key
+    by which repetitions are summed up); `detail` may hold anything.
+    """
+
+    what: str
+    detail: str
+    level: str = "warning"
+
+
+class Notice(NamedTuple):
+    """Something an operator wants to know once: started, reloaded, stopped."""
+
+    what: str
+    fields: dict[str, object] = {}
+
+
+Event = Decided | Scanned | Trouble | Notice
+Observer = Callable[[Event], None]
+
+
+def to_all(observers: "list[Observer]") -> Observer:
+    """One observer that tells all the others in turn."""
+
+    def tell(event: Event) -> None:
+        for observe in observers:
+            observe(event)
+
+    return tell

@@ -1,0 +1,82 @@
+"""`/metrics`, `/livez` and `/readyz` on the loopback, from a thread of their own.
+
+The pages are for a monitoring system on the same host, so the standard
+library's server does; `prometheus_client` writes the metrics. `/livez` fails
+when the daemon's loop has not turned for a while, never because a backend is
+down; `/readyz` fails until the daemon listens and while it drains.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.registry import Collector
+
+from mxweir.endpoint import Endpoint, Inet
+from mxweir.metrics import Metrics
+
+State = Callable[[], str]
+"""Gives "" when all is well, else what is not."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    request_queue_size = 16
+
+
+class _Server6(_Server):
+    import socket
+
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 5
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Scrapes are not worth a line."""
+
+
+class _Collector(Collector):
+    def __init__(self, metrics: Metrics) -> None:
+        self.collect = metrics.collect
+
+
+def serve(endpoint: Endpoint, metrics: Metrics, live: State, ready: State) -> Callable[[], None]:
+    """Serve the three pages; returns what stops it. Raises OSError when the address is not to be had."""
+    if not isinstance(endpoint, Inet):
+        raise ValueError(f"{endpoint} is not a TCP address")
+    registry = CollectorRegistry()
+    registry.register(_Collector(metrics))
+    page = make_wsgi_app(registry)
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO")
+        if environ.get("REQUEST_METHOD") not in ("GET", "HEAD"):
+            return _plain(start_response, "405 Method Not Allowed", "read only")
+        if path == "/metrics":
+            return page(environ, start_response)
+        if path in ("/livez", "/readyz"):
+            trouble = live() if path == "/livez" else ready()
+            return _plain(start_response, "503 Service Unavailable" if trouble else "200 OK", trouble or "ok")
+        return _plain(start_response, "404 Not Found", "/metrics, /livez and /readyz are here")
+
+    kind = _Server6 if ":" in endpoint.host else _Server
+    server = make_server(endpoint.host, endpoint.port, app, server_class=kind, handler_class=_Handler)
+    thread = threading.Thread(target=server.serve_forever, name="http", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+    return stop
+
+
+def _plain(start_response: Callable[..., Any], status: str, text: str) -> list[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [f"{text}\n".encode()]

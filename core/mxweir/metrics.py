@@ -1,0 +1,153 @@
+"""The observer that counts, and the families it shows to Prometheus.
+
+Counting is adding to a plain dict, far cheaper than a labelled metric object;
+`prometheus_client` only formats at scrape time. Every label value comes from
+the code or from the configuration: whatever a stranger sends, the number of
+series stays.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from mxweir import __version__
+from mxweir.events import Decided, Event, Scanned, Trouble
+
+ANSWER_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+SCAN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+Gauge = Callable[[], Iterable[tuple[tuple[str, ...], float]]]
+"""Gives label values and the value, at scrape time."""
+
+
+class Counter:
+    """A family of counters; `add` with the label values in order."""
+
+    def __init__(self, name: str, help: str, labels: Sequence[str] = ()) -> None:
+        self.name, self.help, self.labels = name, help, tuple(labels)
+        self.values: dict[tuple[str, ...], float] = {} if labels else {(): 0.0}
+
+    def add(self, *labels: str, amount: float = 1.0) -> None:
+        """Count."""
+        self.values[labels] = self.values.get(labels, 0.0) + amount
+
+    def family(self) -> Metric:
+        """What Prometheus is shown."""
+        family = CounterMetricFamily(self.name, self.help, labels=self.labels)
+        for labels, value in list(self.values.items()):
+            family.add_metric(labels, value)
+        return family
+
+
+class Histogram:
+    """A histogram without labels; `bounds` are upper bounds in seconds."""
+
+    def __init__(self, name: str, help: str, bounds: Sequence[float]) -> None:
+        self.name, self.help, self.bounds = name, help, tuple(bounds)
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.sum += seconds
+
+    def family(self) -> Metric:
+        """What Prometheus is shown."""
+        buckets, total = [], 0
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), list(self.counts), strict=True):
+            total += count
+            buckets.append((bound, float(total)))
+        family = HistogramMetricFamily(self.name, self.help)
+        family.add_metric([], buckets, self.sum)
+        return family
+
+
+class Metrics:
+    """All families of one daemon: those counted from events, and gauges read when asked."""
+
+    def __init__(self, daemon: str) -> None:
+        self._gauges: list[tuple[str, str, Sequence[str], Gauge]] = []
+        self.troubles = Counter("mxweir_troubles", "Things that went wrong, by kind.", ["daemon", "what"])
+        self.gauge("mxweir_build_info", "Which version runs.", ["version"], lambda: [((__version__,), 1.0)])
+        self._daemon = daemon
+        self._families: list[Counter | Histogram] = [self.troubles]
+
+    def counter(self, name: str, help: str, labels: Sequence[str] = ()) -> Counter:
+        """Add a family of counters."""
+        self._families.append(counter := Counter(name, help, labels))
+        return counter
+
+    def histogram(self, name: str, help: str, bounds: Sequence[float]) -> Histogram:
+        """Add a histogram."""
+        self._families.append(histogram := Histogram(name, help, bounds))
+        return histogram
+
+    def gauge(self, name: str, help: str, labels: Sequence[str], read: Gauge) -> None:
+        """Add a gauge that is read at each scrape."""
+        self._gauges.append((name, help, labels, read))
+
+    def trouble(self, event: Event) -> None:
+        """Count a trouble."""
+        if isinstance(event, Trouble):
+            self.troubles.add(self._daemon, event.what)
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, for `prometheus_client`."""
+        for family in self._families:
+            yield family.family()
+        for name, help, labels, read in self._gauges:
+            shown = GaugeMetricFamily(name, help, labels=labels)
+            for values, number in read():
+                shown.add_metric(values, number)
+            yield shown
+
+
+class PolicyMetrics:
+    """Counts what the policy daemon decides."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._decisions = metrics.counter(
+            "mxweir_policy_decisions", "Answers to Postfix, by what decided.", ["check", "rule", "action"]
+        )
+        self._seconds = metrics.histogram(
+            "mxweir_policy_answer_seconds", "From the last byte of a question to its answer.", ANSWER_SECONDS
+        )
+
+    def __call__(self, event: Event) -> None:
+        """Count one event."""
+        if isinstance(event, Decided):
+            self._decisions.add(event.check, event.rule, event.verdict)
+            self._seconds.observe(event.seconds)
+            for observed in event.observed:
+                self._decisions.add("limits", observed.rule, "observe")
+        else:
+            self._metrics.trouble(event)
+
+
+class ScanMetrics:
+    """Counts what the milter does."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._scans = metrics.counter(
+            "mxweir_milter_messages", "Messages, by engine and outcome.", ["engine", "outcome"]
+        )
+        self._unscanned = metrics.counter(
+            "mxweir_milter_unscanned", "Messages not scanned, by reason.", ["reason"]
+        )
+        self._seconds = metrics.histogram(
+            "mxweir_milter_scan_seconds", "From end of message to the verdict.", SCAN_SECONDS
+        )
+
+    def __call__(self, event: Event) -> None:
+        """Count one event."""
+        if isinstance(event, Scanned):
+            self._scans.add(event.engine, event.outcome)
+            self._seconds.observe(event.seconds)
+            if event.outcome == "unscanned":
+                self._unscanned.add(event.reason)
+        else:
+            self._metrics.trouble(event)

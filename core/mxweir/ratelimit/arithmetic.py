@@ -1,0 +1,109 @@
+"""The sums behind a limit: given what is remembered and the time, may this pass?
+
+**GCRA** (ITU-T I.371, the "virtual scheduling" form). Imagine each accepted
+event takes its turn at an exact pace of `rate` events a second. One number a
+key is remembered: the theoretical arrival time (TAT), the turn of the next
+event at that pace. Somebody who keeps to the pace is never ahead of it; somebody
+who is faster gets ahead, and may be ahead by at most `burst` events.
+
+Times are counted here in *events at the limit's own pace*, not in seconds: now
+is `seconds × rate`. Then every accepted event adds a whole number, sums of whole
+numbers are exact in a double, and a burst of 400 is 400, never 399 because of
+rounding. (In seconds, 1/rate is seldom exact, and the error adds up.)
+
+    events in use    = max(TAT, now) − now
+    may cost c pass? = in use + c ≤ burst
+    if so            TAT ← max(TAT, now) + c
+    if not           free again after (in use + c − burst) / rate seconds
+
+**Sliding window**, for quotas ("500 a day"). The window is cut in `SLICES`
+parts; a part counts until all of it has left the window. So no window of any
+position ever holds more than the quota, and what was used comes back at most
+one part (1/60 of the window) late.
+
+**Distinct values.** A key remembers when each of its values was last seen. A
+value seen within the window costs nothing; a new one needs room.
+
+These functions change nothing: they return what would be remembered, so that
+a request can ask all its limits first and be charged only if all agree.
+"""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+SLICES = 60
+"""Parts of a sliding window: one second of a minute, 24 minutes of a day."""
+
+
+class Room(NamedTuple):
+    """What a limit says: `used` before this event, and seconds until it could pass (0: now)."""
+
+    used: float
+    wait: float
+
+
+def gcra(tat: float, now: float, cost: float, burst: float, rate: float) -> Room:
+    """Ask a GCRA counter; `tat` and `now` in events at the pace of `rate` a second, `cost` and `burst` in events."""
+    used = tat - now if tat > now else 0.0
+    excess = used + cost - burst
+    return Room(used, excess / rate if excess > 0 else 0.0)
+
+
+class Slices:
+    """What a sliding window remembers: events by part of the window, oldest first."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts: dict[int, float] = {}
+        self.total = 0.0
+
+    def forget(self, oldest: int) -> None:
+        """Drop the parts before `oldest`."""
+        for part in [part for part in self.counts if part < oldest]:
+            self.total -= self.counts.pop(part)
+
+    def add(self, part: int, cost: float) -> None:
+        """Count in a part."""
+        self.counts[part] = self.counts.get(part, 0.0) + cost
+        self.total += cost
+
+
+def window(slices: Slices, now: float, cost: float, count: float, period: float) -> Room:
+    """Ask a sliding window of `period` seconds that holds `count`; `now` in seconds."""
+    width = period / SLICES
+    part = int(now // width)
+    slices.forget(part - SLICES)
+    excess = slices.total + cost - count
+    if excess <= 0:
+        return Room(slices.total, 0.0)
+    for oldest, held in sorted(slices.counts.items()):
+        excess -= held
+        if excess <= 0:
+            return Room(slices.total, (oldest + SLICES + 1) * width - now)
+    return Room(slices.total, period)
+
+
+class Seen(OrderedDict[str, float]):
+    """What a distinct-count limit remembers: value → when last seen, in seconds, oldest first."""
+
+    __slots__ = ()
+
+    def forget(self, until: float) -> None:
+        """Drop the values last seen at or before `until`."""
+        while self and next(iter(self.values())) <= until:
+            self.popitem(last=False)
+
+    def see(self, value: str, now: float) -> None:
+        """A value was seen."""
+        self[value] = now
+        self.move_to_end(value)
+
+
+def distinct(seen: Seen, value: str, now: float, count: float, period: float) -> Room:
+    """Ask whether `value` is known, or one more fits among `count` within `period` seconds."""
+    seen.forget(now - period)
+    used = float(len(seen))
+    if value in seen or used < count:
+        return Room(used, 0.0)
+    return Room(used, next(iter(seen.values())) + period - now)
