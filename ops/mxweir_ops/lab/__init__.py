@@ -1,0 +1,14 @@
+"""Private servers for the demonstration, the development run, the live tests and the benchmarks.
+
+Each one lives in a directory of its own, listens on loopback or on a unix
+socket in that directory, is stopped by its own process id, and leaves the
+machine's Postfix, SpamAssassin and mail alone:
+
+    place.py      temporary directories with short paths, free ports
+    process.py    one child process: started, waited for, stopped
+    postfix.py    a Postfix instance with its own queue and configuration
+    sink.py       the maildir where that Postfix delivers
+    client.py     an SMTP client that can play any client address
+    spamd.py      SpamAssassin's daemon with the rules as shipped
+    daemons.py    mxweir's own daemons on a configuration written for them
+"""
