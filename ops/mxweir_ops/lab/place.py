@@ -1,4 +1,4 @@
-"""Where a private server may live: a directory with a short path, and ports nobody uses."""
+"""Where a private server may live, and how to reach it: a short path, a free port, a connection."""
 
 import shutil
 import socket
@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from mxweir.endpoint import Endpoint, Inet, Unix
 
 _LONGEST_BASE = 30
 """Bytes of a base directory that leave room for "/mxweir-12345678/spool/private/…" in a unix
@@ -34,6 +36,23 @@ def temporary_directory() -> Iterator[Path]:
                 shutil.rmtree(path)
             if not path.exists():
                 break
+
+
+def connect(endpoint: Endpoint, seconds: float = 5.0) -> socket.socket:
+    """A connection to a server; every wait on it ends after that many seconds. Raises OSError."""
+    client = socket.socket(socket.AF_UNIX if isinstance(endpoint, Unix) else socket.AF_INET)
+    client.settimeout(seconds)
+    try:
+        client.connect(endpoint.path if isinstance(endpoint, Unix) else (endpoint.host, endpoint.port))
+    except OSError:
+        client.close()
+        raise
+    return client
+
+
+def free_endpoint() -> Inet:
+    """An address on the loopback with a free port."""
+    return Inet("127.0.0.1", free_port())
 
 
 def free_port() -> int:

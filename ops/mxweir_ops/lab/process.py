@@ -51,7 +51,12 @@ class Server(ABC):
         """Stop it, if it runs, and wait until it is gone."""
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            # An interrupt while it starts must not leave it running.
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:

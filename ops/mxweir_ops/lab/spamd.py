@@ -9,11 +9,11 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 from contextlib import suppress
 from pathlib import Path
 
-from mxweir.endpoint import Unix
+from mxweir.endpoint import Endpoint, Inet, Unix
+from mxweir_ops.lab.place import connect
 from mxweir_ops.lab.process import Child, LabError, Server, program
 
 _USERS = ("debian-spamd", "nobody")
@@ -27,11 +27,17 @@ required_score 5
 
 
 class Spamd(Server):
-    """One private spamd, running from `start()` (or `with`) to `stop()`."""
+    """One private spamd, running from `start()` (or `with`) to `stop()`.
 
-    def __init__(self, directory: Path, rules: str = ""):
+    It listens on a unix socket, or on 127.0.0.1 when a port is given. `rules` are
+    lines that go after the shipped ones.
+    """
+
+    def __init__(self, directory: Path, rules: str = "", port: int | None = None):
         self.directory = directory / "spamd"
-        self.endpoint = Unix(str(self.directory / "spamd.sock"))
+        self.endpoint: Endpoint = (
+            Inet("127.0.0.1", port) if port else Unix(str(self.directory / "spamd.sock"))
+        )
         self._rules = rules
         self._child: Child | None = None
 
@@ -45,8 +51,7 @@ class Spamd(Server):
             "--local",
             "--nouser-config",
             "--max-children=2",
-            f"--socketpath={self.endpoint.path}",
-            "--socketmode=0666",
+            *_listen(self.endpoint),
             f"--pidfile={self.directory / 'spamd.pid'}",
             f"--siteconfigpath={self.directory / 'site'}",
             f"--helper-home-dir={self.directory / 'home'}",
@@ -81,9 +86,7 @@ class Spamd(Server):
 
     def answers(self) -> bool:
         """Whether a child answers PING (spamd's protocol, spamd/PROTOCOL) within a second."""
-        with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(1.0)
-            probe.connect(self.endpoint.path)
+        with suppress(OSError), connect(self.endpoint, 1.0) as probe:
             probe.sendall(b"PING SPAMC/1.5\r\n\r\n")
             return b"PONG" in probe.recv(64)
         return False
@@ -100,6 +103,12 @@ class Spamd(Server):
         for path in _plugin_lists():
             shutil.copy(path, self.directory / "site")
         (self.directory / "site" / "lab.cf").write_text(_RULES + self._rules)
+
+
+def _listen(endpoint: Endpoint) -> list[str]:
+    if isinstance(endpoint, Unix):
+        return [f"--socketpath={endpoint.path}", "--socketmode=0666"]
+    return [f"--listen={endpoint.host}:{endpoint.port}"]
 
 
 def _plugin_lists() -> list[Path]:

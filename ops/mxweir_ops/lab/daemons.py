@@ -1,0 +1,156 @@
+"""mxweir's own daemons as child processes, on a configuration written for the occasion."""
+
+import http.client
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from mxweir.config import load
+from mxweir.endpoint import Endpoint, Inet, Unix
+from mxweir_ops.lab.place import connect, free_endpoint
+from mxweir_ops.lab.process import Child, Server
+
+_START_SECONDS = 20.0
+_STOP_SECONDS = 30.0
+
+
+def command(verb: str, config_file: Path) -> list[str]:
+    """The command line of `mxweir VERB --config FILE` with this very Python and these very packages."""
+    # -P: what happens to lie in the current directory is no part of the program.
+    return [sys.executable, "-P", "-m", "mxweir_ops", verb, "--config", str(config_file)]
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the daemons listen."""
+
+    policy: Endpoint
+    maps: Endpoint
+    milter: Endpoint
+    policyd_http: Inet
+    milter_http: Inet
+
+    @classmethod
+    def in_directory(cls, directory: Path) -> Self:
+        """Unix sockets in a directory, and free ports for the HTTP pages."""
+        policy, maps, milter = (Unix(str(directory / name)) for name in ("policy", "maps", "milter"))
+        return cls(policy, maps, milter, free_endpoint(), free_endpoint())
+
+    @classmethod
+    def on_loopback(cls) -> Self:
+        """Free TCP ports for all of them."""
+        return cls(*(free_endpoint() for _ in range(5)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What a configuration for the lab says; `policyd`, `milter` and `rest` are lines of TOML.
+
+    `policyd` and `milter` are put into those tables, `rest` after them: limits,
+    access lists, keys. `group` may connect to the unix sockets.
+    """
+
+    addresses: Addresses
+    state_dir: Path
+    domains_file: Path
+    engine: Endpoint | None = None
+    group: str = ""
+    policyd: str = ""
+    milter: str = ""
+    rest: str = ""
+
+    def toml(self) -> str:
+        """The text of the configuration file."""
+        at = self.addresses
+        lines = [
+            f'state_dir = "{self.state_dir}"',
+            "",
+            "[policyd]",
+            f'listen = ["{at.policy}"]',
+            f'maps = ["{at.maps}"]',
+            f'http = "{at.policyd_http}"',
+            f'socket_group = "{self.group}"',
+            self.policyd,
+            "[milter]",
+            f'listen = "{at.milter}"',
+            f'http = "{at.milter_http}"',
+            f'socket_group = "{self.group}"',
+            self.milter,
+        ]
+        if self.engine is not None:
+            lines += ["[[milter.engine]]", 'type = "spamd"', f'address = "{self.engine}"', ""]
+        lines += ["[domains]", f'file = "{self.domains_file}"', "", self.rest]
+        return "\n".join(lines) + "\n"
+
+
+class Daemon(Server):
+    """`mxweir policyd` or `mxweir milter`, from `start()` (or `with`) to `stop()`.
+
+    Everything it logs goes to one file, across restarts.
+    """
+
+    def __init__(self, verb: str, config_file: Path):
+        self.verb = verb
+        self.config_file = config_file
+        self.log_file = config_file.with_name(f"{verb}.log")
+        self._child: Child | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it says that it is ready; LabError says why it does not."""
+        config = load(self.config_file)
+        section = config.milter if self.verb == "milter" else config.policyd
+        listen = config.milter.listen if self.verb == "milter" else config.policyd.listen[0]
+        page = section.http
+        self._child = Child(f"mxweir {self.verb}", command(self.verb, self.config_file), self.log_file)
+        self._child.wait_ready(
+            lambda: get(page, "/readyz")[0] == 200 if isinstance(page, Inet) else _accepts(listen),
+            _START_SECONDS,
+        )
+
+    def stop(self) -> None:
+        """SIGTERM, and wait until it has drained."""
+        if self._child is not None:
+            self._child.stop(_STOP_SECONDS)
+            self._child = None
+
+    @property
+    def child(self) -> Child:
+        """The running process; RuntimeError when there is none."""
+        if self._child is None:
+            raise RuntimeError(f"mxweir {self.verb} is not running")
+        return self._child
+
+    def kill(self) -> None:
+        """End it as a crash would, with SIGKILL."""
+        self.child.kill()
+        self._child = None
+
+    def reload(self) -> None:
+        """Tell it to read its configuration again (SIGHUP); it does so in its own time."""
+        self.child.send(signal.SIGHUP)
+
+    def log(self) -> str:
+        """Everything it has logged."""
+        return self.log_file.read_text(errors="backslashreplace") if self.log_file.exists() else ""
+
+
+def get(page: Inet, path: str) -> tuple[int, str]:
+    """One of a daemon's HTTP pages: status and text; status 0 when nobody answers."""
+    connection = http.client.HTTPConnection(page.host, page.port, timeout=5.0)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    except (OSError, http.client.HTTPException):
+        return 0, ""
+    finally:
+        connection.close()
+
+
+def _accepts(endpoint: Endpoint) -> bool:
+    with suppress(OSError), connect(endpoint):
+        return True
+    return False

@@ -1,0 +1,138 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from mxweir.events import Event
+from mxweir_ops.lab.process import wait_until
+from mxweir_ops.supervisor import FIRST_PAUSE, LONGEST_PAUSE, Supervisor, next_pause
+
+PATIENT = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0))\nwhile True: time.sleep(60)"
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", textwrap.dedent(code)]
+
+
+def run(commands: dict[str, list[str]], until: str, drain: float = 10.0) -> tuple[int, list[str]]:
+    """Supervise until a line that was told contains `until`, then SIGTERM; the status and all lines."""
+    told: list[str] = []
+    end = time.monotonic() + 30
+
+    def tell(event: Event) -> None:
+        told.append(" ".join(map(str, event)))
+
+    def tick() -> None:
+        if any(until in line for line in told) or time.monotonic() > end:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return Supervisor(commands, drain, tell).run(tick), told
+
+
+@pytest.mark.parametrize(
+    ("pause", "lived", "expected"),
+    [
+        (0, 0.1, FIRST_PAUSE),
+        (0.5, 0.1, 1.0),
+        (16, 0.1, 30),
+        (LONGEST_PAUSE, 3, LONGEST_PAUSE),
+        (LONGEST_PAUSE, 61, FIRST_PAUSE),
+    ],
+)
+def test_the_pause_before_a_restart_doubles_up_to_half_a_minute_and_a_long_life_clears_it(
+    pause: float, lived: float, expected: float
+) -> None:
+    assert next_pause(pause, lived) == expected
+
+
+def test_a_child_that_dies_is_started_again_while_the_others_live_on(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    dying = f"open({str(starts)!r}, 'a').write('x'); raise SystemExit(3)"
+    pids = tmp_path / "pids"
+    living = f"import os; open({str(pids)!r}, 'a').write(f'{{os.getpid()}} ')\n" + PATIENT
+    status, told = run({"dying": python(dying), "living": python(living)}, "starting again in 1 s")
+    assert status == 0, told
+    assert starts.read_text() == "xx"
+    assert len(pids.read_text().split()) == 1
+    assert told[0].startswith("dying ended status 3 after")
+
+
+def test_a_refused_configuration_stops_everything_with_status_2() -> None:
+    status, told = run({"refusing": python("raise SystemExit(2)"), "living": python(PATIENT)}, "never")
+    assert status == 2
+    assert "it refuses its configuration" in told[0]
+
+
+def test_a_child_that_hangs_is_killed_after_the_drain_time_and_the_status_says_so(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    deaf = f"""
+        import signal, time
+        signal.signal(15, signal.SIG_IGN)
+        open({str(ready)!r}, "w").close()
+        while True: time.sleep(60)
+    """
+    told: list[str] = []
+    supervisor = Supervisor({"deaf": python(deaf)}, 0.2, lambda event: told.append(event[0]))
+
+    def tick() -> None:
+        if ready.exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert supervisor.run(tick) == 1
+    assert told[-1] == "deaf killed"
+
+
+def test_the_signal_handlers_of_before_are_back_after_a_run() -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    run({"refusing": python("raise SystemExit(2)")}, "never")
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+SUPERVISE = """
+    import sys
+    from mxweir_ops.supervisor import Supervisor
+    sys.exit(Supervisor({"child": [sys.executable, "-c", sys.argv[1]]}, 10, lambda event: None).run())
+"""
+RELOADING = """
+import signal, sys
+signal.signal(signal.SIGHUP, lambda *_: open(%r, "a").write("reload "))
+signal.signal(signal.SIGTERM, lambda *_: (open(%r, "a").write("stop "), sys.exit(0)))
+open(%r, "a").write("ready ")
+while True: signal.pause()
+"""
+
+
+def test_a_hangup_is_passed_on_when_there_is_no_terminal(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    code = RELOADING % ((str(journal),) * 3)
+    process = subprocess.Popen([*python(SUPERVISE), code], start_new_session=True)
+    try:
+        for number, expected in ((signal.SIGHUP, "ready reload "), (signal.SIGTERM, "ready reload stop ")):
+            assert wait_until(lambda: journal.exists() and journal.read_text().startswith("ready"), 10)
+            process.send_signal(number)
+            assert wait_until(lambda text=expected: journal.read_text() == text, 10)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_closing_the_terminal_stops_it(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    code = RELOADING % ((str(journal),) * 3)
+    pid, terminal = os.forkpty()
+    if pid == 0:
+        os.execv(sys.executable, [*python(SUPERVISE), code])
+    try:
+        assert wait_until(journal.exists, 10)
+        os.close(terminal)
+        assert wait_until(lambda: journal.read_text() == "ready stop ", 10)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
