@@ -12,28 +12,7 @@ what=${1:-dev}
 venv=.venv
 steps=$venv/.steps
 
-die() {
-    echo "mxweir: $1" >&2
-    exit 1
-}
-
-# The first Python that is new enough. A version manager's shim may come first in PATH and be too old.
-find_python() {
-    for candidate in ${PYTHON:-python3 /usr/bin/python3 python3.13 python3.12 python3.11}; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            "$candidate" -c 'import sys; print(sys.executable)'
-            return
-        fi
-    done
-    return 1
-}
-
-# The package (venv, dev) that the distribution's own Python needs beside it; nothing for any other Python.
-python_package() {
-    case $("$1" -c 'import os, sys; print(os.path.realpath(sys.executable))') in
-        /usr/bin/*) "$1" -c "import sys; print('python%d.%d-$2' % sys.version_info[:2])" ;;
-    esac
-}
+. scripts/common.sh
 
 sum() {
     cat "$@" | sha256sum | cut -d ' ' -f 1
@@ -53,14 +32,10 @@ place() {
 }
 
 if ! "$venv/bin/python" -c 'import pip' 2>/dev/null || ! done_already place "$(place)"; then
-    python=$(find_python) || die "Python 3.11 or newer is needed; name it with make PYTHON=/path/to/python3"
-    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-        package=$(python_package "$python" venv)
-        [ -n "$package" ] || die "$python cannot make environments: its modules venv and ensurepip are missing"
-        scripts/packages.sh "the environment" "$package"
-    fi
+    # shellcheck disable=SC2086 # an unset PYTHON is no argument
+    python=$(find_python ${PYTHON:-python3 /usr/bin/python3 python3.13 python3.12 python3.11})
     echo "mxweir: making $venv with $python"
-    "$python" -m venv --clear "$venv"
+    make_venv "$python" "$venv"
     mkdir -p "$steps"
     place > "$steps/place"
 fi
@@ -75,19 +50,10 @@ if ! done_already run "$now"; then
     echo "$now" > "$steps/run"
 fi
 
-headers_are_there() {
-    include=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
-    echo '#include <Python.h>
-#include <libmilter/mfapi.h>' | cc -fsyntax-only -I "$include" -x c - 2>/dev/null
-}
-
 # Without libmilter the milter stays out and everything else works: that is said, and no failure.
 now=$(sum constraints/milter.txt)
 if ! done_already milter "$now" || ! "$venv/bin/python" -c 'import Milter' 2>/dev/null; then
-    # shellcheck disable=SC2046 # no package at all is no argument
-    if headers_are_there \
-        || { scripts/packages.sh "the milter (left out for now)" \
-                 gcc libc6-dev libmilter-dev $(python_package "$venv/bin/python" dev) && headers_are_there; }; then
+    if milter_can_be_built "$venv/bin/python"; then
         echo "mxweir: building pymilter"
         pip_install --use-pep517 --no-build-isolation --require-hashes -r constraints/milter.txt
         echo "$now" > "$steps/milter"
