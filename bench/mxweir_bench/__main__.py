@@ -1,0 +1,93 @@
+"""Measure mxweir's policy daemon against a no-op policy server written in C.
+
+    make bench                                   everything, about three minutes
+    make bench ARGS="--only rates --quick"
+    make bench ARGS="--json result.json"
+
+Three parts: requests a second and latency (rates), memory with many live keys
+(memory), CPU time a message through a private Postfix (mail; needs root and
+Debian's postfix). Prints Markdown. The exit status is 0 whatever the figures
+are, 1 when a run was not valid, 2 when something is missing.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mxweir_bench import mail, memory, rates, report, tools
+from mxweir_bench.load import InvalidRunError
+from mxweir_ops.lab.place import temporary_directory
+from mxweir_ops.lab.process import LabError
+
+PARTS = ("rates", "memory", "mail")
+IN_MEMORY = Path("/dev/shm")
+
+
+def main() -> int:
+    """Run the chosen parts and print them."""
+    options = _options()
+    if IN_MEMORY.is_dir():
+        tempfile.tempdir = str(IN_MEMORY)  # log files and Postfix's queue: no disk in the figures
+    try:
+        with temporary_directory() as directory:
+            result, text = _measure(options, directory)
+    except InvalidRunError as error:
+        print(f"bench: not a valid run: {error}", file=sys.stderr)
+        return 1
+    except LabError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="mxweir_bench", description="Measure mxweir against a no-op policy server."
+    )
+    add = parser.add_argument
+    add("--only", choices=PARTS, action="append", help="this part (may be repeated)")
+    add("--quick", action="store_true", help="one short round: shows that it runs, proves nothing")
+    add("--connections", type=int, nargs="+", default=[8, 64, 256], help="(rates; default 8 64 256)")
+    add("--seconds", type=float, default=3.0, help="length of a run (rates; default 3)")
+    add("--rounds", type=int, default=5, help="(rates; mail has four times as many; default 5)")
+    add("--unix", action="store_true", help="unix sockets, not loopback TCP (rates, memory)")
+    add("--json", type=Path, metavar="FILE", help="write all figures there, each single run among them")
+    options = parser.parse_args()
+    if options.quick:
+        options.seconds, options.rounds = 0.5, 1
+    return options
+
+
+def _measure(options: argparse.Namespace, directory: Path) -> tuple[dict[str, Any], str]:
+    """All figures for --json, and Markdown."""
+    built = tools.build(directory)
+    seconds, rounds, unix = options.seconds, options.rounds, options.unix
+    run = {
+        "rates": lambda: rates.part(built, directory, options.connections, seconds, rounds, unix=unix),
+        "memory": lambda: memory.part(built, directory, unix=unix),
+        "mail": lambda: mail.part(built, directory, 4 * rounds),
+    }
+    parts = {name: run[name]() for name in PARTS if name in (options.only or PARTS)}
+    targets = [target for part in parts.values() for target in part.targets]
+    about = {"command": _command(), **report.machine()}
+    figures = {name: part.figures for name, part in parts.items()}
+    heading = "\n".join(f"- {name}: {value}" for name, value in about.items())
+    reached = f"## Targets\n\n{report.targets_table(targets)}"
+    text = "\n\n".join([heading, *(part.text for part in parts.values()), reached])
+    return {"about": about, "targets": [asdict(target) for target in targets], **figures}, text
+
+
+def _command() -> str:
+    return f"make bench ARGS={shlex.quote(shlex.join(sys.argv[1:]))}" if sys.argv[1:] else "make bench"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

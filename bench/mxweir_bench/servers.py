@@ -1,0 +1,149 @@
+"""The servers that are measured: the no-op server, and mxweir doing everything it does in service."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mxweir_bench import usage
+from mxweir_ops.lab.place import free_port
+from mxweir_ops.lab.process import Child, LabError
+
+LIMITS = ("client_network", "sender", "sender_org", "recipient", "recipient_domain")
+"""The keys that are limited, in this order; the limits have the same names."""
+
+RECIPIENT_DOMAINS = tuple(f"rcptdom{n}.example" for n in range(1009))
+"""The domains of the load generator's recipients."""
+
+_RATE = "10000000/minute"
+_MXWEIR = Path(sys.executable).with_name("mxweir")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running policy server.
+
+    `name` stands in the tables, `address` is where the load generator reaches
+    it; `log` is what it prints, a line a decision if `logs_decisions`.
+    """
+
+    name: str
+    address: str
+    child: Child
+    log: Path
+    logs_decisions: bool = False
+
+    def pids(self) -> list[int]:
+        """Its processes."""
+        return usage.group(self.child.pid)
+
+    def ask(self, request: bytes) -> str:
+        """The answer to one request, without the blank line behind it."""
+        answer = b""
+        with _connect(self.address) as client:
+            client.sendall(request)
+            while not answer.endswith(b"\n\n") and (part := client.recv(4096)):
+                answer += part
+        return answer.decode().strip()
+
+
+@contextmanager
+def noop(program: Path, directory: Path, *, unix: bool = False) -> Iterator[Server]:
+    """The no-op server, on loopback or on a unix socket."""
+    address, log = _address("noop", directory, unix=unix), directory / "noop.log"
+    with _running("noop", [program, address], address, log) as child:
+        yield Server("noop", address, child, log)
+
+
+@contextmanager
+def mxweir(name: str, directory: Path, *, level: str = "warning", unix: bool = False) -> Iterator[Server]:
+    """`mxweir policyd` with one worker, counters in the process, five limits and the relay check.
+
+    At `level` "info" every decision has its line. LabError when it does not start.
+    """
+    home = directory / name.replace(" ", "-")
+    (home / "state").mkdir(parents=True)
+    (home / "domains").write_text("".join(f"{domain}\n" for domain in RECIPIENT_DOMAINS))
+    address, log = _address("policy", home, unix=unix), home / "log"
+    config = home / "mxweir.toml"
+    config.write_text(configuration(home, address, level))
+    with _running(name, [_MXWEIR, "policyd", "--config", config], address, log) as child:
+        yield Server(name, address, child, log, logs_decisions=level == "info")
+
+
+def configuration(home: Path, address: str, level: str) -> str:
+    """What is measured: five limits whose rates are far from being hit, otherwise the defaults.
+
+    Except for `save_every`, which is short, so that each run holds several
+    savings of the counters and a fast run is not one that happened to miss them.
+    """
+    listen = address if address.startswith("unix:") else f"inet:{address}"
+    limits = "".join(f'[[limit]]\nname = "{key}"\nkey = "{key}"\nrate = "{_RATE}"\n' for key in LIMITS)
+    return f"""\
+state_dir = "{home}/state"
+[policyd]
+listen = ["{listen}"]
+maps = []
+http = "inet:127.0.0.1:{free_port()}"
+workers = 1
+save_every = "1s"
+[domains]
+file = "{home}/domains"
+[log]
+level = "{level}"
+decisions = "1000000/second"
+{limits}"""
+
+
+def check_work(server: Server, request: bytes) -> None:
+    """Prove that mxweir does what it is measured for; LabError says what it leaves out.
+
+    Our domain passes, a foreign one is refused, and `mxweir explain` shows that
+    all five limits were asked.
+    """
+    foreign = request.replace(b"@rcptdom", b"@foreign-rcptdom")
+    if (answer := server.ask(request)) != "action=DUNNO":
+        raise LabError(f"{server.name} answers a recipient of ours with {answer!r}")
+    if not (answer := server.ask(foreign)).startswith("action=550 5.7.1 "):
+        raise LabError(f"{server.name} answers a foreign recipient with {answer!r}")
+    argv: list[str | Path] = [_MXWEIR, "explain", "--json", "--config", server.log.with_name("mxweir.toml")]
+    done = subprocess.run(argv, input=request, capture_output=True, check=False)
+    trail = json.dumps(json.loads(done.stdout)["trail"]) if done.stdout else done.stderr.decode()
+    if missing := [name for name in LIMITS if f'"{name}"' not in trail]:
+        raise LabError(f"{server.name} did not ask the limits {', '.join(missing)}: {trail}")
+
+
+@contextmanager
+def _running(name: str, argv: Sequence[str | Path], address: str, log: Path) -> Iterator[Child]:
+    child = Child(name, argv, log)
+    try:
+        child.wait_ready(lambda: _answers(address), 20)
+        yield child
+    finally:
+        child.stop()
+
+
+def _address(name: str, directory: Path, *, unix: bool) -> str:
+    return f"unix:{directory}/{name}" if unix else f"127.0.0.1:{free_port()}"
+
+
+def _connect(address: str) -> socket.socket:
+    if address.startswith("unix:"):
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(5)
+        client.connect(address.removeprefix("unix:"))
+        return client
+    host, port = address.rsplit(":", 1)
+    return socket.create_connection((host, int(port)), 5)
+
+
+def _answers(address: str) -> bool:
+    try:
+        _connect(address).close()
+    except OSError:
+        return False
+    return True
