@@ -6,8 +6,9 @@ terminal reaches the supervisor alone and every child is stopped once, in order.
 
 A child that dies is started again, at once the first time and then after pauses
 that double up to half a minute; a child that has lived for a minute has earned a
-new count. Status 2 means that the daemon refuses its configuration: that does
-not mend itself, so everything stops, with the same status.
+new count. One whose first start ends with status 2 has been configured wrongly
+(a mistake in the file, an address that is taken): that does not mend itself, so
+everything stops, with the same status.
 """
 
 import os
@@ -99,30 +100,29 @@ class Supervisor:
                 self._send_all(signal.SIGHUP)
             tick()
             for child in self._children:
-                if self._look_after(child) == _MISUSE:
+                if self._look_after(child):
                     self._stop(arrived)
                     return _MISUSE
 
     def _patience(self) -> float:
         return min([_LOOK_EVERY, *(child.due for child in self._children if child.process is None)])
 
-    def _look_after(self, child: _Child) -> int | None:
-        """Start it again where that is due; the status of one that has just ended."""
+    def _look_after(self, child: _Child) -> bool:
+        """Start it again where that is due; whether it has just ended in a way that is no use to repeat."""
         if child.process is None:
             if not child.due:
                 self._start_again(child)
-            return None
+            return False
         status = child.process.poll()
         if status is None:
-            return None
-        child.process = None
+            return False
         lived = time.monotonic() - child.started
+        hopeless = status == _MISUSE and not child.pause and lived < LONG_LIFE
+        child.process = None
         child.pause, child.started = next_pause(child.pause, lived), time.monotonic()
-        outlook = (
-            "it refuses its configuration" if status == _MISUSE else f"starting again in {child.pause:g} s"
-        )
+        outlook = "stopping the others" if hopeless else f"starting again in {child.pause:g} s"
         self._tell(Trouble(f"{child.name} ended", f"{_told(status)} after {lived:.1f} s; {outlook}", "error"))
-        return status
+        return hopeless
 
     def _start_again(self, child: _Child) -> None:
         try:

@@ -8,7 +8,9 @@ machine's Postfix, SpamAssassin and mail alone:
     process.py    one child process: started, waited for, stopped
     postfix.py    a Postfix instance with its own queue and configuration
     sink.py       the maildir where that Postfix delivers
+    letters.py    messages to send
     client.py     an SMTP client that can play any client address
     spamd.py      SpamAssassin's daemon with the rules as shipped
     daemons.py    mxweir's own daemons on a configuration written for them
+    stack.py      all of them together, as on a real MX host
 """

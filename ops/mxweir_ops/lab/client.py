@@ -43,8 +43,9 @@ class Outcome(NamedTuple):
 class Client:
     """One SMTP session with the private Postfix.
 
-    `address` None stays the loopback client that it is. Raises OSError when
-    nobody answers, and smtplib.SMTPException when the session breaks.
+    `address` None stays the loopback client that it is; any other one has a
+    reverse name, the same as in its HELO. `login` is a SASL user name. Raises
+    OSError when nobody answers, and smtplib.SMTPException when the session breaks.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Client:
         # Addresses go out as UTF-8 bytes; whether Postfix takes them depends on SMTPUTF8 alone.
         self._smtp.command_encoding = "utf-8"
         if address is not None:
-            facts = f"ADDR={address if ':' not in address else 'IPV6:' + address}"
+            facts = f"ADDR={address if ':' not in address else 'IPV6:' + address} NAME={helo}"
             reply = self.command("XCLIENT", facts + (f" LOGIN={login}" if login else ""))
             if reply.code != 220:
                 raise smtplib.SMTPResponseException(reply.code, reply.text)

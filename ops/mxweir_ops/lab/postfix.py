@@ -175,6 +175,21 @@ class Postfix(Server):
         return False
 
 
+def parse_settings(text: str) -> dict[str, str]:
+    """Lines as they stand in main.cf → parameters and values (postconf(5): comments, continued lines)."""
+    settings: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if line[0].isspace():
+            settings[name] = f"{settings[name]} {line.strip()}".strip()
+            continue
+        name, _, value = (part.strip() for part in line.partition("="))
+        settings[name] = value
+    return settings
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

@@ -1,0 +1,98 @@
+"""Postfix, mxweir's daemons and a scanner together, as on a real MX host.
+
+Postfix gets the very lines that `mxweir config postfix` prints for the
+configuration in use, so whoever uses a stack proves those lines too.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from mxweir.config import load
+from mxweir.endpoint import Endpoint
+from mxweir_ops.commands.config import postfix_lines
+from mxweir_ops.lab.daemons import Addresses, Daemon, Setup
+from mxweir_ops.lab.postfix import Postfix, parse_settings
+from mxweir_ops.lab.process import LabError, Server
+from mxweir_ops.lab.sink import Maildir
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What a stack shall be; `policyd`, `milter` and `rest` are lines of TOML, as in Setup.
+
+    `domains` is the content of the domains file. `settings` are main.cf
+    parameters that go over the printed ones. `engine` None leaves out the
+    milter altogether.
+    """
+
+    engine: Endpoint | None = None
+    domains: str = "example.org\n"
+    policyd: str = ""
+    milter: str = ""
+    rest: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+class Stack(Server):
+    """The servers of a plan in one directory, from `start()` (or `with`) to `stop()`."""
+
+    def __init__(self, directory: Path, plan: Plan):
+        self.directory = directory
+        self.plan = plan
+        self.config_file = directory / "mxweir.toml"
+        self.domains_file = directory / "domains"
+        self.policyd = Daemon("policyd", self.config_file)
+        self.milter = Daemon("milter", self.config_file)
+        self.addresses = Addresses.in_directory(directory)
+        self.mx = Postfix(directory)
+        self._running = ExitStack()
+
+    def start(self) -> None:
+        """Write the files, start the daemons, then Postfix; LabError says in one line what is missing."""
+        if self.plan.engine is not None and find_spec("Milter") is None:
+            raise LabError("pymilter is not installed: pip install 'mxweir[milter]'")
+        (self.directory / "state").mkdir(exist_ok=True)
+        self.domains_file.write_text(self.plan.domains)
+        self.write_config()
+        self._running.enter_context(self.policyd)
+        if self.plan.engine is not None:
+            self._running.enter_context(self.milter)
+        self.mx.settings.update(self._settings())
+        self._running.enter_context(self.mx)
+
+    def stop(self) -> None:
+        """Stop Postfix first, so that it meets no daemon that is gone."""
+        self._running.close()
+
+    def write_config(self, rest: str | None = None) -> None:
+        """Write mxweir.toml, with other limits and lists than planned where `rest` is given."""
+        setup = Setup(
+            addresses=self.addresses,
+            state_dir=self.directory / "state",
+            domains_file=self.domains_file,
+            engine=self.plan.engine,
+            group="postfix",
+            policyd=self.plan.policyd,
+            milter=self.plan.milter,
+            rest=self.plan.rest if rest is None else rest,
+        )
+        self.config_file.write_text(setup.toml())
+
+    @property
+    def port(self) -> int:
+        """Where Postfix accepts mail on 127.0.0.1."""
+        return self.mx.port
+
+    @property
+    def maildir(self) -> Maildir:
+        """Where the mail arrives."""
+        return self.mx.maildir
+
+    def _settings(self) -> dict[str, str]:
+        settings = parse_settings(postfix_lines(load(self.config_file)))
+        if self.plan.engine is None:
+            settings.pop("smtpd_milters", None)
+        return {**settings, **self.plan.settings}
