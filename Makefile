@@ -27,7 +27,7 @@ setup: ## make .venv with everything the project and its tools need; start nothi
 
 run: ## run all daemons in the foreground on loopback, with a configuration and state in .mxweir/
 	@scripts/setup.sh run
-	@scripts/packages.sh "scanning (messages are marked unscanned until then)" spamd || true
+	@scripts/packages.sh "the spam scanner; mail is marked unscanned until then" spamd || true
 	@exec $(BIN)/mxweir run --development .mxweir $(ARGS)
 
 demo: ## show it: a private Postfix and spamd, a handful of real messages, and what became of each

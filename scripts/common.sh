@@ -39,7 +39,7 @@ make_venv() {
 milter_can_be_built() {
     # shellcheck disable=SC2046 # no package at all is no argument
     _headers_are_there "$1" || {
-        scripts/packages.sh "the milter (left out for now)" \
+        scripts/packages.sh "the milter; it is left out until then" \
             gcc libc6-dev libmilter-dev $(python_package "$1" dev) && _headers_are_there "$1"
     }
 }

@@ -1,15 +1,16 @@
 #!/bin/sh
-# Have Debian packages installed: packages.sh PURPOSE PACKAGE...
+# Have Debian packages installed: packages.sh "PURPOSE[; WHAT IS SO WITHOUT]" PACKAGE...
 #
 # Installs what is missing when this user may (root, or sudo without a password) and there is apt;
-# otherwise prints one line that names the packages, with the purpose, and exits with status 1.
+# otherwise prints one line that names the packages and what they are for, and exits with status 1.
 #
 # Servers that come along are neither started nor enabled: the tests and the development run start
 # private ones of their own, and a machine that served no mail before does not begin to because of us.
 # A service that was installed before is left as it is.
 set -eu
 
-purpose=$1
+purpose=${1%%;*}
+without=${1#"$purpose"}
 shift
 
 # `spamd` is a package of its own since Debian 12; before that, spamassassin holds the program.
@@ -33,7 +34,7 @@ done
 [ -n "$missing" ] || exit 0
 
 refuse() {
-    echo "mxweir: $purpose needs these packages, please install them:$missing" >&2
+    echo "mxweir: $purpose needs these packages, please install them:$missing$without" >&2
     exit 1
 }
 
