@@ -34,7 +34,7 @@ done
 [ -n "$missing" ] || exit 0
 
 refuse() {
-    echo "mxweir: $purpose needs these packages, please install them:$missing$without" >&2
+    echo "mxweir: please install, for $purpose:$missing$without" >&2
     exit 1
 }
 
