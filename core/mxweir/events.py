@@ -43,7 +43,8 @@ class Scanned(NamedTuple):
 
     `outcome` is ham, tagged, quarantined, rejected, unscanned or skipped;
     `reason` says why it was not scanned; `score` and `threshold` are None
-    then; `size` is in bytes.
+    then; `size` is in bytes; `action` is the refusal or the reason to hold it,
+    empty where the message was simply accepted.
     """
 
     queue_id: str
@@ -58,6 +59,7 @@ class Scanned(NamedTuple):
     reason: str
     seconds: float
     size: int
+    action: str = ""
 
 
 class Trouble(NamedTuple):
