@@ -1,0 +1,153 @@
+"""What Postfix is told about a message: header edits, a reply, or to hold it.
+
+Whatever header of the family X-Spam-* came from outside is removed, all of its
+instances: sorting rules on the far side act on any of them. Ours are added
+after that, at the end of the header:
+
+    X-Spam-Flag: YES
+    X-Spam-Score: 7.2
+    X-Spam-Status: Yes, score=7.2 required=5.0 tests=BAYES_99,HTML_MESSAGE
+    X-Spam-Scanner: mxweir spamd
+
+    X-Spam-Status: unscanned, reason=deadline       (and no other)
+
+Values are ASCII and folded with LF and a tab: libmilter refuses anything else
+with an exception, or corrupts it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mxweir_milter.verdict import Outcome, Reason, Result, Scored, Thresholds
+
+_FAMILY = "x-spam-"
+_LINE = 76
+_MOST_FORGED = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A refusal: SMTP code, enhanced code (RFC 3463) and one line of ASCII text without `%`."""
+
+    code: str
+    enhanced: str
+    text: str
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the sender shall not try again."""
+        return self.code.startswith("5")
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.enhanced} {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to do with a message.
+
+    With a `reply` the message is refused and the rest is empty. Otherwise it is
+    accepted: the fields in `remove` (name, instance counted from 1) are removed
+    in this order, then those in `add` appended; with `hold`, a reason, Postfix
+    keeps it in the hold queue.
+    """
+
+    reply: Reply | None = None
+    remove: tuple[tuple[str, int], ...] = ()
+    add: tuple[tuple[str, str], ...] = ()
+    hold: str = ""
+
+
+class Forged:
+    """Counts the X-Spam-* fields of one message that came from outside."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._total = 0
+
+    def see(self, name: str) -> None:
+        """Look at one field's name."""
+        name = name.lower()
+        if name.startswith(_FAMILY):
+            self._total += 1
+            if self._total <= _MOST_FORGED:
+                self._counts[name] = self._counts.get(name, 0) + 1
+
+    @property
+    def too_many(self) -> bool:
+        """Whether there are more than can be removed in time: no honest message has hundreds of them."""
+        return self._total > _MOST_FORGED
+
+    def removals(self) -> tuple[tuple[str, int], ...]:
+        """Name and instance of each, the last instance first: a removal renumbers those after it."""
+        return tuple((name, i) for name, count in self._counts.items() for i in range(count, 0, -1))
+
+
+def too_many() -> Answer:
+    """The answer for a message with more forged fields than can be removed."""
+    return Answer(Reply("550", "5.6.0", f"Message has more than {_MOST_FORGED} X-Spam header fields"))
+
+
+def answer(
+    outcome: Outcome, result: Result, thresholds: Thresholds, unscanned: str, forged: Forged, queue_id: str
+) -> Answer:
+    """The answer for a message that was scanned, or should have been; `unscanned` as in the configuration."""
+    if outcome is Outcome.REJECTED and isinstance(result, Scored):
+        where = f", id {printable(queue_id)}" if queue_id else ""
+        limit = thresholds.reject_at if thresholds.reject_at is not None else thresholds.tag_at
+        score = f"score {number(result.score)}, limit {number(limit)}"
+        return Answer(Reply("550", "5.7.1", f"Message refused as spam ({score}{where})"))
+    hold = ""
+    if outcome is Outcome.QUARANTINED and isinstance(result, Scored):
+        hold = f"mxweir: score {number(result.score)}"
+    elif not isinstance(result, Scored) and not result.reason.passes:
+        if unscanned == "defer":
+            return Answer(Reply("451", "4.7.1", "Message cannot be checked for spam now, try again later"))
+        if unscanned == "quarantine":
+            hold = f"mxweir: unscanned, {result.reason}"
+    return Answer(remove=forged.removals(), add=tuple(_fields(result, thresholds)), hold=hold)
+
+
+def _fields(result: Result, thresholds: Thresholds) -> Iterator[tuple[str, str]]:
+    if not isinstance(result, Scored):
+        yield unscanned_field(result.reason)
+        return
+    spam = result.score >= thresholds.tag_at
+    score = number(result.score)
+    status = f"{'Yes' if spam else 'No'}, score={score} required={number(thresholds.tag_at)}"
+    yield "X-Spam-Flag", "YES" if spam else "NO"
+    yield "X-Spam-Score", score
+    yield "X-Spam-Status", status + _tests(result.symbols, len("X-Spam-Status: ") + len(status))
+    yield "X-Spam-Scanner", f"mxweir {printable(result.engine)}"
+
+
+def unscanned_field(reason: Reason) -> tuple[str, str]:
+    """The one field that unscanned mail gets."""
+    return "X-Spam-Status", f"unscanned, reason={reason}"
+
+
+def _tests(symbols: tuple[str, ...], column: int) -> str:
+    """` tests=A,B,C`, folded so that no line is longer than 76 characters, unless one symbol alone is."""
+    text, separator = "", " tests="
+    for symbol in symbols or ("none",):
+        piece = separator + printable(symbol)
+        if column + len(piece) + 1 > _LINE:
+            # A fold may stand where white space may: before "tests=" or after a comma.
+            head, tail = ("", piece.lstrip(" ")) if separator != "," else (",", piece[1:])
+            text += f"{head}\n\t{tail}"
+            column = 8 + len(tail)
+        else:
+            text += piece
+            column += len(piece)
+        separator = ","
+    return text
+
+
+def number(value: float) -> str:
+    """A score as SpamAssassin writes it, with one decimal, and never `-0.0`."""
+    return f"{round(value, 1) + 0.0:.1f}"
+
+
+def printable(text: str) -> str:
+    """Printable ASCII that may stand in a header and in a reply, at most 200 characters."""
+    return "".join(c if " " <= c <= "~" and c != "%" else "?" for c in text[:200])

@@ -1,0 +1,77 @@
+"""The headers that tell a scanner what the envelope was.
+
+A milter does not see the Received header that Postfix adds itself, yet the
+network and trust rules of SpamAssassin read the client's address and name, its
+HELO and its authentication there and nowhere else. So the header is made again
+from the same facts, in the form of Postfix's smtpd.c, which SpamAssassin knows
+(Mail::SpamAssassin::Message::Metadata::Received, "(Postfix) with").
+
+That parser looks for words such as ` with ESMTPA ` anywhere in the header: an
+address like `"x with ESMTPA y"@example.org` could make a stranger look like one
+of our own users. Only what is one plain word is written into the header;
+addresses that are not are left out of it. X-Envelope-From still has them.
+"""
+
+import re
+import time
+from email.utils import formatdate
+
+from mxweir_milter.facts import Client, Envelope, bytes_of
+
+_NOT_IN_A_NAME = re.compile(r"[^!-~]|[<>()\\\";@]")
+_PLAIN_ADDRESS = re.compile(r"[^\s()<>;\"\\,\x00-\x1f\x7f]{1,320}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LONGEST_NAME = 255
+_RECIPIENTS_SHOWN = 100
+
+
+def prologue(client: Client, envelope: Envelope, now: float) -> bytes:
+    """The headers to put before a message for SpamAssassin, each with its CRLF.
+
+    `now` is in seconds since the epoch. X-Envelope-From comes first:
+    SpamAssassin trusts it only above the first Received header
+    (Mail::SpamAssassin::PerMsgStatus, get_envelope_from).
+    """
+    shown = [f"X-Envelope-From: <{_CONTROL.sub('?', envelope.sender)}>"]
+    shown += [f"X-Envelope-To: <{_CONTROL.sub('?', r)}>" for r in envelope.recipients[:_RECIPIENTS_SHOWN]]
+    shown.append(received(client, envelope, now))
+    return bytes_of("\r\n".join(shown) + "\r\n")
+
+
+def received(client: Client, envelope: Envelope, now: float) -> str:
+    """Postfix's Received header for this message, folded with CRLF, without the last line end."""
+    name = _name(client.name) or "unknown"
+    address = f"IPv6:{client.address}" if ":" in client.address else client.address or "unknown"
+    lines = [f"Received: from {_name(client.helo) or name} ({name} [{address}])"]
+    if client.tls is not None:
+        tls = client.tls
+        lines.append(f"(using {_name(tls.version)} with cipher {_name(tls.cipher)} ({_name(tls.bits)} bits))")
+    by = f"by {_name(client.host) or 'localhost'} (Postfix) with {protocol(client, envelope)}"
+    if envelope.queue_id:
+        by += f" id {_name(envelope.queue_id)}"
+    if _PLAIN_ADDRESS.fullmatch(envelope.sender):
+        by += f" (envelope-from <{envelope.sender}>)"
+    if envelope.recipient_count == 1 and _PLAIN_ADDRESS.fullmatch("".join(envelope.recipients)):
+        lines += [by, f"for <{envelope.recipients[0]}>; {_date(now)}"]
+    else:
+        lines += [f"{by};", _date(now)]
+    return "\r\n\t".join(lines)
+
+
+def protocol(client: Client, envelope: Envelope) -> str:
+    """The `with` word of RFC 3848 and RFC 6531, such as ESMTPSA.
+
+    The milter protocol does not tell HELO from EHLO. Hardly any client says
+    HELO, and no rule of SpamAssassin asks for it: ESMTP it is.
+    """
+    word = "UTF8SMTP" if envelope.smtputf8 else "ESMTP"
+    return word + ("S" if client.tls else "") + ("A" if envelope.sasl_username else "")
+
+
+def _name(text: str) -> str:
+    """One word, neutered as Postfix does it (smtpd.c, NEUTER_CHARACTERS)."""
+    return _NOT_IN_A_NAME.sub("?", text)[:_LONGEST_NAME]
+
+
+def _date(now: float) -> str:
+    return f"{formatdate(now, localtime=True)} ({time.strftime('%Z', time.localtime(now))})"

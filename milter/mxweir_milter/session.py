@@ -1,0 +1,239 @@
+"""One SMTP session, in our own words: it knows neither libmilter nor a socket, and reads no clock.
+
+    client   connect → helo →┐
+    message                  └→ mail → rcpt… → data → header… → body… → end ─┬→ Concluded
+                                ↑                                            └→ Wanted → scan → conclude
+                                └─ the next message of the session, or one after abort
+
+A front calls these steps as the mail server reports them, hands a `Wanted` to a
+scanner, and tells the mail server what is `Concluded`. The session itself
+decides: which mail is passed over, what is too large, what the answer is.
+
+A front must get an answer even if the session is at fault: `fail` says that a
+step went wrong, and makes the end of the message come out as unscanned.
+"""
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from mxweir.deadline import Deadline
+from mxweir.events import Scanned
+from mxweir_milter import changes, verdict
+from mxweir_milter.changes import Answer, Forged
+from mxweir_milter.facts import Client, Envelope, Macros, Tls, text_of
+from mxweir_milter.message import Content, Message
+from mxweir_milter.verdict import Failed, Outcome, Reason, Result, Scored, Thresholds
+
+_RECIPIENTS_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the configuration says about scanning; `deadline` in seconds, `max_scan_size` in bytes."""
+
+    deadline: float
+    max_scan_size: int
+    thresholds: Thresholds
+    unscanned: str
+    skip: frozenset[str]
+    mynetworks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    has_engine: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """A message's answer, and the record of what happened."""
+
+    answer: Answer
+    event: Scanned
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A message that must be scanned before its deadline; then `Session.conclude` wants the result."""
+
+    message: Message
+    deadline: Deadline
+
+
+@dataclass(slots=True)
+class _Transaction:
+    """One message on its way in; the policy is the one that was in force when it began."""
+
+    policy: Policy
+    content: Content
+    sender: str = ""
+    recipients: list[str] = field(default_factory=list)
+    recipient_count: int = 0
+    sasl_username: str = ""
+    queue_id: str = ""
+    smtputf8: bool = False
+    forged: Forged = field(default_factory=Forged)
+    failed: bool = False
+    ended: float = 0.0
+
+    def envelope(self) -> Envelope:
+        """What the scanner is told of it."""
+        return Envelope(
+            self.sender,
+            tuple(self.recipients),
+            self.recipient_count,
+            self.sasl_username,
+            self.queue_id,
+            self.smtputf8,
+        )
+
+
+class Session:
+    """One SMTP session; not for several threads at once, but for one after the other."""
+
+    def __init__(
+        self, policy: Callable[[], Policy], clock: Callable[[], float], monotonic: Callable[[], float]
+    ) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._monotonic = monotonic
+        self._client = Client()
+        self._transaction: _Transaction | None = None
+
+    @property
+    def in_message(self) -> bool:
+        """Whether a message has begun and is not done with."""
+        return self._transaction is not None
+
+    def connect(self, name: str, address: str, macros: Macros) -> None:
+        """A client has connected; `address` is its IP address, empty if it has none."""
+        self._client = Client(name, address.removeprefix("IPv6:"), host=macros.get("j", ""))
+
+    def helo(self, name: str, macros: Macros) -> None:
+        """The client has greeted, again after STARTTLS."""
+        version = macros.get("{tls_version}", "")
+        tls = Tls(version, macros.get("{cipher}", ""), macros.get("{cipher_bits}", "")) if version else None
+        self._client = replace(self._client, helo=name, tls=tls)
+
+    def mail(self, sender: bytes, params: Sequence[bytes], macros: Macros) -> None:
+        """A message begins."""
+        self._transaction = transaction = self._begin()
+        transaction.sender = _path(sender)
+        transaction.sasl_username = macros.get("{auth_authen}", "")
+        transaction.queue_id = macros.get("i", "")
+        transaction.smtputf8 = any(param.upper() == b"SMTPUTF8" for param in params)
+
+    def rcpt(self, recipient: bytes) -> None:
+        """A recipient that the mail server has accepted."""
+        transaction = self._current()
+        transaction.recipient_count += 1
+        if len(transaction.recipients) < _RECIPIENTS_KEPT:
+            transaction.recipients.append(_path(recipient))
+
+    def data(self, macros: Macros) -> Concluded | None:
+        """All recipients are known; an answer now means that the message itself is of no interest."""
+        transaction = self._current()
+        transaction.queue_id = macros.get("i", "") or transaction.queue_id
+        if not self._passed_over(transaction):
+            return None
+        self._transaction = None
+        return Concluded(Answer(), self._event(transaction, Answer(), Outcome.SKIPPED))
+
+    def header(self, name: bytes, value: bytes) -> None:
+        """One header field; `value` is all that stood after the colon."""
+        transaction = self._current()
+        transaction.forged.see(name.decode("ascii", "replace"))
+        transaction.content.add_header(name, value)
+
+    def body(self, piece: bytes) -> bool:
+        """A piece of the body; false when no further piece is wanted."""
+        return self._current().content.add_body(piece)
+
+    def end(self, macros: Macros) -> Wanted | Concluded:
+        """The message is complete: it must be scanned, or its answer is known."""
+        transaction = self._current()
+        transaction.ended = self._monotonic()
+        transaction.queue_id = macros.get("i", "") or transaction.queue_id
+        if reason := _hindrance(transaction):
+            return self.conclude(Failed(reason))
+        if transaction.forged.too_many:
+            self._transaction = None
+            answer = changes.too_many()
+            return Concluded(answer, self._event(transaction, answer, Outcome.REJECTED))
+        content = transaction.content.together()
+        message = Message(self._client, transaction.envelope(), content, self._clock())
+        return Wanted(message, Deadline.after(transaction.policy.deadline, self._monotonic))
+
+    def conclude(self, result: Result) -> Concluded:
+        """The answer for the message that ended, by its scan's result."""
+        transaction = self._current()
+        self._transaction = None
+        policy, forged = transaction.policy, transaction.forged
+        outcome = verdict.judge(result, policy.thresholds)
+        queue_id = transaction.queue_id
+        answer = changes.answer(outcome, result, policy.thresholds, policy.unscanned, forged, queue_id)
+        return Concluded(answer, self._event(transaction, answer, outcome, result))
+
+    def abort(self) -> None:
+        """The message will not be completed, or the session is over."""
+        self._transaction = None
+
+    def fail(self) -> None:
+        """Something went wrong on our side: the message in hand cannot be scanned."""
+        self._current().failed = True
+
+    def _begin(self) -> _Transaction:
+        policy = self._policy()
+        return _Transaction(policy, Content(policy.max_scan_size))
+
+    def _current(self) -> _Transaction:
+        """The message in hand; begun here if MAIL was lost on the way."""
+        if self._transaction is None:
+            self._transaction = self._begin()
+        return self._transaction
+
+    def _passed_over(self, transaction: _Transaction) -> bool:
+        policy = transaction.policy
+        if "authenticated" in policy.skip and transaction.sasl_username:
+            return True
+        return "mynetworks" in policy.skip and _is_in(self._client.address, policy.mynetworks)
+
+    def _event(
+        self, transaction: _Transaction, answer: Answer, outcome: Outcome, result: Result | None = None
+    ) -> Scanned:
+        score = result if isinstance(result, Scored) else None
+        return Scanned(
+            queue_id=transaction.queue_id,
+            client=self._client.address or self._client.name,
+            sender=transaction.sender,
+            recipients=transaction.recipient_count,
+            outcome=outcome.value,
+            engine=result.engine if result else "",
+            score=score.score if score else None,
+            threshold=transaction.policy.thresholds.tag_at if score else None,
+            symbols=score.symbols if score else (),
+            reason=result.reason.value if isinstance(result, Failed) else "",
+            seconds=self._monotonic() - transaction.ended if transaction.ended else 0.0,
+            size=transaction.content.size,
+            action=str(answer.reply or answer.hold),
+        )
+
+
+def _hindrance(transaction: _Transaction) -> Reason | None:
+    if transaction.failed:
+        return Reason.INTERNAL
+    if transaction.content.too_large:
+        return Reason.TOO_LARGE
+    return None if transaction.policy.has_engine else Reason.NO_ENGINE
+
+
+def _path(raw: bytes) -> str:
+    """An address without its angle brackets."""
+    return text_of(raw[1:-1] if raw.startswith(b"<") and raw.endswith(b">") else raw)
+
+
+def _is_in(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+        ip = ip.ipv4_mapped
+    return any(ip in network for network in networks)
