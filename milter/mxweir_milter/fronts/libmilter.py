@@ -1,0 +1,311 @@
+"""The front on libmilter by way of pymilter. Nothing else imports Milter.
+
+libmilter calls back on threads of its own, now this one and now that one for the
+same session, so that whatever belongs to a session hangs on its context and never
+on a thread. It is driven through pymilter's plain functions: the class
+`Milter.Base` adds its own decoding of what the client sent, and `@symlist`,
+which silently switches off all negotiation on Python 3.
+
+Three layers keep a fault of ours from touching mail. Each step catches whatever
+its session raises, reports it and has the message come out unscanned. At the end
+of a message, where an answer is due, a second attempt is made with that, and then
+a plain accept. And what pymilter itself cannot hand over (a HELO that is no
+UTF-8) is, by the exception policy, passed over.
+"""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import Milter
+
+from mxweir import service
+from mxweir.deadline import Deadline
+from mxweir.endpoint import Endpoint, Unix
+from mxweir.events import Observer, Scanned, Trouble
+from mxweir_milter import facts
+from mxweir_milter.changes import Answer
+from mxweir_milter.fronts.door import Door
+from mxweir_milter.message import Message
+from mxweir_milter.session import Concluded, Session, Wanted
+from mxweir_milter.verdict import Failed, Outcome, Reason, Result
+
+_ACTIONS = Milter.ADDHDRS | Milter.CHGHDRS | Milter.QUARANTINE
+
+_NO_REPLY = Milter.P_NR_CONN | Milter.P_NR_HELO | Milter.P_NR_MAIL | Milter.P_NR_RCPT | Milter.P_NR_HDR
+"""Steps that Postfix need not wait for us at: a session has nothing to say there."""
+
+_PROTOCOL = _NO_REPLY | Milter.P_NOEOH | Milter.P_NOUNKNOWN | Milter.P_SKIP | Milter.P_HDR_LEADSPC
+
+_LOOKS_UP = 6.0
+"""Seconds in which libmilter's listener notices that it shall stop; after a knock it does so at once."""
+
+
+@dataclass(slots=True, eq=False)
+class _Peer:
+    """One connection of the mail server; `protocol` is what was negotiated with it."""
+
+    session: Session
+    protocol: int = 0
+    answering: bool = False
+
+    def no_reply(self, step: int) -> int:
+        """What a step returns that has nothing to say."""
+        return Milter.NOREPLY if self.protocol & step else Milter.CONTINUE
+
+
+class LibmilterFront:
+    """Serves one address; there can be one in a process, because libmilter's state is global."""
+
+    def __init__(
+        self,
+        listen: Endpoint,
+        new_session: Callable[[], Session],
+        scan: Callable[[Message, Deadline], Result],
+        observe: Observer,
+    ) -> None:
+        self._listen = listen
+        self._new_session = new_session
+        self._scan = scan
+        self._observe = observe
+        self._peers: set[_Peer] = set()
+        self._thread = threading.Thread(target=self._main, name="libmilter", daemon=True)
+        self._door = Door(listen)
+        self.stopped = threading.Event()
+
+    # What the wiring calls
+
+    def open(self, mode: int, group: str) -> None:
+        """Listen; raises ServiceError."""
+        self._register()
+        try:
+            self._door.open(lambda: Milter.opensocket(False), mode, group)
+        except (Milter.error, OSError) as error:
+            raise service.ServiceError(f"cannot listen at {self._listen}: {error}") from error
+
+    def start(self) -> None:
+        """Begin to serve, on libmilter's threads."""
+        self._thread.start()
+
+    def refuse_new(self) -> None:
+        """No new sessions: Postfix finds nobody at the address. Those that are open go on."""
+        self._door.unlink()
+
+    def stop(self) -> None:
+        """Stop serving; sessions still open are cut off when the process ends."""
+        if self._thread.is_alive():
+            Milter.stop()
+            self._door.knock()
+            self._thread.join(_LOOKS_UP)
+        self._door.close()
+
+    def sessions(self) -> int:
+        """Connections of the mail server that are open."""
+        return len(self._peers)
+
+    def in_hand(self) -> int:
+        """Messages that have begun and are not answered."""
+        return sum(peer.answering or peer.session.in_message for peer in list(self._peers))
+
+    # libmilter's life
+
+    def _register(self) -> None:
+        Milter.set_exception_policy(Milter.CONTINUE)
+        Milter.set_flags(_ACTIONS)
+        Milter.set_connect_callback(self._connect)
+        Milter.set_helo_callback(self._helo)
+        Milter.set_envfrom_callback(self._mail)
+        Milter.set_envrcpt_callback(self._rcpt)
+        Milter.set_header_callback(self._header)
+        Milter.set_body_callback(self._body)
+        Milter.set_eom_callback(self._end)
+        Milter.set_abort_callback(self._abort)
+        Milter.set_close_callback(self._close)
+        Milter.register("mxweir", data=self._data, negotiate=self._negotiate)
+        Milter.setconn(_connection(self._listen))
+        Milter.setbacklog(service.BACKLOG)
+
+    def _main(self) -> None:
+        try:
+            Milter.main()
+        except Exception as error:  # noqa: BLE001 -- whatever ends libmilter ends the daemon, with a line
+            self._observe(Trouble("libmilter ended", str(error), "error"))
+        self.stopped.set()
+
+    # libmilter's callbacks
+
+    def _negotiate(self, ctx: Milter.Context, offered: list[int]) -> int:
+        try:
+            peer = self._peer(ctx)
+            peer.protocol = offered[1] & _PROTOCOL
+            offered[0] &= _ACTIONS
+            offered[1:] = [peer.protocol, 0, 0]
+        except Exception as error:  # noqa: BLE001
+            self._report("negotiate", error)
+            return Milter.ALL_OPTS
+        return Milter.CONTINUE
+
+    def _connect(self, ctx: Milter.Context, name: str, family: int, address: Any) -> int:
+        def step(peer: _Peer) -> int:
+            text = str(address[0]) if family in (socket.AF_INET, socket.AF_INET6) else ""
+            peer.session.connect(name, text, _macros(ctx, facts.CONNECT_MACROS))
+            return peer.no_reply(Milter.P_NR_CONN)
+
+        return self._step(ctx, "connect", step)
+
+    def _helo(self, ctx: Milter.Context, name: str) -> int:
+        def step(peer: _Peer) -> int:
+            peer.session.helo(name, _macros(ctx, facts.HELO_MACROS))
+            return peer.no_reply(Milter.P_NR_HELO)
+
+        return self._step(ctx, "helo", step)
+
+    def _mail(self, ctx: Milter.Context, sender: bytes, *params: bytes) -> int:
+        def step(peer: _Peer) -> int:
+            peer.session.mail(sender, params, _macros(ctx, facts.MAIL_MACROS))
+            return peer.no_reply(Milter.P_NR_MAIL)
+
+        return self._step(ctx, "mail", step)
+
+    def _rcpt(self, ctx: Milter.Context, recipient: bytes, *_: bytes) -> int:
+        def step(peer: _Peer) -> int:
+            peer.session.rcpt(recipient)
+            return peer.no_reply(Milter.P_NR_RCPT)
+
+        return self._step(ctx, "rcpt", step)
+
+    def _data(self, ctx: Milter.Context) -> int:
+        def step(peer: _Peer) -> int:
+            concluded = peer.session.data(_macros(ctx, facts.DATA_MACROS))
+            if concluded is None:
+                return Milter.CONTINUE
+            self._observe(concluded.event)
+            return Milter.ACCEPT
+
+        return self._step(ctx, "data", step)
+
+    def _header(self, ctx: Milter.Context, name: str, value: bytes) -> int:
+        def step(peer: _Peer) -> int:
+            whole = value if peer.protocol & Milter.P_HDR_LEADSPC else b" " + value
+            peer.session.header(name.encode("utf-8", "replace"), whole)
+            return peer.no_reply(Milter.P_NR_HDR)
+
+        return self._step(ctx, "header", step)
+
+    def _body(self, ctx: Milter.Context, piece: bytes) -> int:
+        def step(peer: _Peer) -> int:
+            wanted = peer.session.body(piece)
+            return Milter.CONTINUE if wanted or not peer.protocol & Milter.P_SKIP else Milter.SKIP
+
+        return self._step(ctx, "body", step)
+
+    def _end(self, ctx: Milter.Context) -> int:
+        def step(peer: _Peer) -> int:
+            peer.answering = True
+            try:
+                return self._answer(ctx, peer)
+            finally:
+                peer.answering = False
+
+        return self._step(ctx, "end of message", step, Milter.ACCEPT)
+
+    def _abort(self, ctx: Milter.Context) -> int:
+        def step(peer: _Peer) -> int:
+            peer.session.abort()
+            return Milter.CONTINUE
+
+        return self._step(ctx, "abort", step)
+
+    def _close(self, ctx: Milter.Context) -> int:
+        self._peers.discard(ctx.getpriv())
+        ctx.setpriv(None)
+        return Milter.CONTINUE
+
+    # How they work
+
+    def _peer(self, ctx: Milter.Context) -> _Peer:
+        """The session of a context; made at its first callback."""
+        peer = cast("_Peer | None", ctx.getpriv())
+        if peer is None:
+            peer = _Peer(self._new_session())
+            ctx.setpriv(peer)
+            self._peers.add(peer)
+        return peer
+
+    def _step(
+        self, ctx: Milter.Context, name: str, step: Callable[[_Peer], int], otherwise: int = Milter.CONTINUE
+    ) -> int:
+        peer = None
+        try:
+            peer = self._peer(ctx)
+            return step(peer)
+        except Exception as error:  # noqa: BLE001 -- a fault of ours must cost a scan, never a message
+            self._report(name, error)
+        if peer is not None:
+            with contextlib.suppress(Exception):
+                peer.session.fail()
+        return otherwise
+
+    def _report(self, step: str, error: Exception) -> None:
+        with contextlib.suppress(Exception):
+            self._observe(Trouble(f"internal error at {step}", repr(error), "error"))
+
+    def _answer(self, ctx: Milter.Context, peer: _Peer) -> int:
+        try:
+            concluded = self._conclude(ctx, peer.session)
+        except Exception as error:  # noqa: BLE001
+            self._report("end of message", error)
+            peer.session.fail()
+            concluded = peer.session.conclude(Failed(Reason.INTERNAL))
+        event = concluded.event
+        try:
+            return self._apply(ctx, concluded.answer, " " if peer.protocol & Milter.P_HDR_LEADSPC else "")
+        except Milter.error as error:
+            # Postfix has gone on without us: do not claim a verdict that nobody heard.
+            event = _unheard(event)
+            self._observe(Trouble("answer not heard", f"{event.queue_id}: {error}"))
+            return Milter.ACCEPT
+        finally:
+            self._observe(event)
+
+    def _conclude(self, ctx: Milter.Context, session: Session) -> Concluded:
+        step = session.end(_macros(ctx, facts.END_MACROS))
+        if isinstance(step, Wanted):
+            return session.conclude(self._scan(step.message, step.deadline))
+        return step
+
+    def _apply(self, ctx: Milter.Context, answer: Answer, space: str) -> int:
+        if reply := answer.reply:
+            ctx.setreply(reply.code, reply.enhanced, reply.text)
+            return Milter.REJECT if reply.permanent else Milter.TEMPFAIL
+        for name, instance in answer.remove:
+            ctx.chgheader(name, instance, None)
+        for name, value in answer.add:
+            ctx.addheader(name, space + value)
+        if answer.hold:
+            ctx.quarantine(answer.hold)
+        return Milter.ACCEPT
+
+
+def _macros(ctx: Milter.Context, names: Sequence[str]) -> facts.Macros:
+    """The macros that are there; one that is no UTF-8 makes pymilter raise, and is not there."""
+    found: dict[str, str] = {}
+    for name in names:
+        with contextlib.suppress(UnicodeError):
+            if value := ctx.getsymval(name):
+                found[name] = value
+    return found
+
+
+def _connection(listen: Endpoint) -> str:
+    """An address as smfi_setconn wants it."""
+    if isinstance(listen, Unix):
+        return f"unix:{listen.path}"
+    return f"{'inet6' if ':' in listen.host else 'inet'}:{listen.port}@{listen.host}"
+
+
+def _unheard(event: Scanned) -> Scanned:
+    return event._replace(outcome=Outcome.UNSCANNED, reason=Reason.UNHEARD, action="")
