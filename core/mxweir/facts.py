@@ -95,7 +95,7 @@ class Folder:
         self.sender = sender
         self.recipient = recipient
         self.word = word
-        self._recipient_delimiter = recipient_delimiter
+        sender(b"warm.up@example.org")  # reads the Public Suffix List now, not while the first client waits
 
     def key(self, name: str, text: str) -> str:
         """Fold a value that an operator wrote for the key `name`, so that it equals what strangers' values fold to."""

@@ -6,13 +6,15 @@ when the daemon's loop has not turned for a while, never because a backend is
 down; `/readyz` fails until the daemon listens and while it drains.
 """
 
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Any, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from mxweir.endpoint import Endpoint, Inet
@@ -28,8 +30,6 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Server6(_Server):
-    import socket
-
     address_family = socket.AF_INET6
 
 
@@ -42,7 +42,10 @@ class _Handler(WSGIRequestHandler):
 
 class _Collector(Collector):
     def __init__(self, metrics: Metrics) -> None:
-        self.collect = metrics.collect
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics.collect()
 
 
 def serve(endpoint: Endpoint, metrics: Metrics, live: State, ready: State) -> Callable[[], None]:
@@ -58,7 +61,7 @@ def serve(endpoint: Endpoint, metrics: Metrics, live: State, ready: State) -> Ca
         if environ.get("REQUEST_METHOD") not in ("GET", "HEAD"):
             return _plain(start_response, "405 Method Not Allowed", "read only")
         if path == "/metrics":
-            return page(environ, start_response)
+            return cast("Iterable[bytes]", page(environ, start_response))
         if path in ("/livez", "/readyz"):
             trouble = live() if path == "/livez" else ready()
             return _plain(start_response, "503 Service Unavailable" if trouble else "200 OK", trouble or "ok")

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -29,7 +29,7 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 class LogObserver:
     """Writes events to a stream; `tick` must be called every second or so to write what was summed up."""
 
-    def __init__(self, settings: Log, clock: Clock, daemon: str, stream: IO[str] | None = None) -> None:
+    def __init__(self, settings: Log, clock: Clock, daemon: str, stream: TextIO | None = None) -> None:
         self._clock = clock
         self._budget = settings.decisions.per_second
         self._spent = 0.0
@@ -157,7 +157,7 @@ def _observed(observed: tuple[Observed, ...]) -> str:
     return "; ".join(f"{o.rule} {o.key} {o.figure}" for o in observed)
 
 
-def _logger(settings: Log, daemon: str, stream: IO[str]) -> Any:
+def _logger(settings: Log, daemon: str, stream: TextIO) -> Any:
     """A structlog logger of its own, so that nothing is configured for the whole process."""
 
     def stamp(_: object, level: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
@@ -178,6 +178,6 @@ def _logger(settings: Log, daemon: str, stream: IO[str]) -> Any:
     )
 
 
-def notice(what: str, **fields: object) -> Notice:
+def notice(what: str, /, **fields: object) -> Notice:
     """A Notice, with its fields as keywords."""
     return Notice(what, fields)

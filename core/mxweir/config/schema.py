@@ -62,7 +62,7 @@ def setting(read: Reader[T], default: object, *, secret: bool = False) -> T:
 
 def section(kind: type[S]) -> S:
     """Declare a table, `[name]`."""
-    return cast(S, dataclasses.field(default_factory=kind, metadata={"table": kind}))
+    return dataclasses.field(default_factory=kind, metadata={"table": kind})
 
 
 def optional_section(kind: type[S]) -> S | None:

@@ -1,0 +1,233 @@
+"""Which limits a question takes part in, by which key, at what cost, in which order.
+
+Limits are asked in the order written; the first that refuses ends it, and
+nothing is charged: not to it, not to those before it, not to those after it. So
+a flood that its sender's limit refuses cannot use up the mailbox of the victim.
+
+Units follow from when Postfix knows what: recipients are counted at RCPT, where
+each is asked about once; messages and bytes at END-OF-MESSAGE, where the size is
+true. Postfix's policy_context narrows it further: `limits` runs those by
+recipient, `message` those by message and byte, none runs both.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
+from typing import NamedTuple
+
+from mxweir.config import LimitRule
+from mxweir.events import Observed
+from mxweir.facts import KEYS, Facts, Folder
+from mxweir.ratelimit.arithmetic import Room
+from mxweir.ratelimit.memory import DistinctTable, GcraTable, Pace, Repeats, Row, Table, WindowTable
+from mxweir.ratelimit.rate import Rate
+from mxweir.trail import Step
+
+_SEPARATOR = "\n"
+"""Between the parts of a key: the one character that no attribute can hold."""
+
+_UNLIMITED = Pace(float("inf"), 1.0, float("inf"))
+_UNITS = {("RCPT", ""): ("recipient",), ("RCPT", "limits"): ("recipient",)} | {
+    ("END-OF-MESSAGE", context): ("message", "byte") for context in ("", "message")
+}
+
+
+class Refusal(NamedTuple):
+    """A limit that has no room: which, for which key, how much is used, seconds until there could be."""
+
+    limit: "Limit"
+    key: str
+    figure: str
+    wait: float
+
+
+class Outcome(NamedTuple):
+    """What the limits say: at most one refusal, and those that only observe."""
+
+    refusal: Refusal | None
+    observed: tuple[Observed, ...]
+
+
+_NO_OBJECTION = Outcome(None, ())
+
+
+class Limit:
+    """One limit with its counters."""
+
+    def __init__(self, rule: LimitRule, folder: Folder, capacity: int) -> None:
+        self.rule = rule
+        self.name = rule.name
+        self.observe = rule.mode == "observe"
+        self.by_byte = rule.unit == "byte"
+        self.value: Callable[[Facts], str] | None = _reader((rule.distinct,)) if rule.distinct else None
+        self.key = _reader(rule.key)
+        self.table = _table(rule, folder, capacity)
+
+    @property
+    def about_mailbox(self) -> bool:
+        """Whether it protects the recipient rather than holding back a sender."""
+        return all(key in ("recipient", "recipient_domain") for key in self.rule.key)
+
+    def ask(self, key: str, facts: Facts, now: float) -> tuple[str, float, Room]:
+        """The value to count, its cost and whether there is room."""
+        value = self.value(facts) if self.value else ""
+        cost = float(facts.size) if self.by_byte else 1.0
+        return value, cost, self.table.ask(key, value, cost, now)
+
+    def figure(self, key: str, used: float) -> str:
+        """`33/1000`."""
+        capacity = self.table.capacity(key)
+        return f"{-int(-used // 1)}/{'unlimited' if capacity == float('inf') else int(capacity)}"
+
+
+class Limits:
+    """All limits of one process."""
+
+    def __init__(self, rules: Sequence[LimitRule], folder: Folder, max_keys: int = 1_000_000) -> None:
+        capacity = max_keys // max(1, len(rules))
+        self.limits = [Limit(rule, folder, capacity) for rule in rules]
+        self._repeats = Repeats()
+        self._plans = {
+            moment: tuple(limit for limit in self.limits if limit.rule.unit in units)
+            for moment, units in _UNITS.items()
+        }
+
+    def decide(self, facts: Facts, now: float) -> Outcome:
+        """Ask all limits of this question, and charge them if none refuses; `now` in seconds."""
+        plan = self._plans.get((facts.state, facts.context))
+        if not plan:
+            return _NO_OBJECTION
+        identity = _identity(facts)
+        if identity and identity in self._repeats:
+            return _NO_OBJECTION
+        charges: list[tuple[Table, str, str, float, float]] = []
+        observed: tuple[Observed, ...] = ()
+        for limit in plan:
+            key = limit.key(facts)
+            if not key:
+                continue
+            value, cost, room = limit.ask(key, facts, now)
+            if room.wait <= 0:
+                charges.append((limit.table, key, value, cost, room.used))
+            elif limit.observe:
+                observed += (Observed(limit.name, show_key(key), limit.figure(key, room.used)),)
+            else:
+                figure = limit.figure(key, room.used)
+                return Outcome(Refusal(limit, show_key(key), figure, room.wait), observed)
+        for table, key, value, cost, used in charges:
+            table.charge(key, value, cost, now, used)
+        if identity:
+            self._repeats.add(identity)
+        return Outcome(None, observed) if observed else _NO_OBJECTION
+
+    def preview(self, facts: Facts, now: float) -> tuple[Outcome, list[Step]]:
+        """What `decide` would say, with each limit's figures; charges nothing."""
+        plan = self._plans.get((facts.state, facts.context), ())
+        if plan and _identity(facts) in self._repeats:
+            return _NO_OBJECTION, [
+                Step("limits", "", "", "pass", note="this very question was counted before")
+            ]
+        steps: list[Step] = []
+        outcome = _NO_OBJECTION
+        for limit in plan:
+            key = limit.key(facts)
+            if not key:
+                steps.append(
+                    Step("limits", limit.name, "", "pass", note="the question lacks this limit's key")
+                )
+                continue
+            _, _, room = limit.ask(key, facts, now)
+            shown, figure = show_key(key), limit.figure(key, room.used)
+            if outcome.refusal:
+                steps.append(Step("limits", limit.name, shown, "not reached", figure))
+            elif room.wait <= 0:
+                steps.append(Step("limits", limit.name, shown, "pass", figure))
+            elif limit.observe:
+                outcome = Outcome(None, (*outcome.observed, Observed(limit.name, shown, figure)))
+                steps.append(
+                    Step("limits", limit.name, shown, "would refuse", figure, f"free in {room.wait:.1f} s")
+                )
+            else:
+                outcome = Outcome(Refusal(limit, shown, figure, room.wait), outcome.observed)
+                steps.append(
+                    Step("limits", limit.name, shown, "refuse", figure, f"free in {room.wait:.1f} s")
+                )
+        return outcome, steps
+
+    def tick(self, now: float) -> None:
+        """Forget what is over; call it every second or so."""
+        for limit in self.limits:
+            limit.table.tick(now)
+
+    def keys(self) -> list[tuple[str, int]]:
+        """How many keys each limit remembers."""
+        return [(limit.name, len(limit.table)) for limit in self.limits]
+
+    def rows(self, now: float) -> Iterable[tuple[str, Iterable[Row]]]:
+        """What every limit remembers, by `identity` of the limit."""
+        return [(identity(limit.rule), limit.table.rows(now)) for limit in self.limits]
+
+    def load(self, name: str, rows: Iterable[Row], now: float, elapsed: float) -> None:
+        """Take over rows of the limit that has this identity; rows of a limit that is gone are dropped."""
+        for limit in self.limits:
+            if identity(limit.rule) == name:
+                limit.table.load(rows, now, elapsed)
+
+    def adopt(self, former: "Limits", now: float) -> None:
+        """Take over what the limits of a former configuration remember."""
+        self._repeats = former._repeats
+        for name, rows in former.rows(now):
+            self.load(name, rows, now, 0.0)
+
+
+def identity(rule: LimitRule) -> str:
+    """What must stay the same for counters to keep their meaning when a limit's rate changes."""
+    kind = f"distinct {rule.distinct}" if rule.distinct else "window" if rule.window else "rate"
+    return f"{rule.name} by {','.join(rule.key)} {kind} {rule.unit}"
+
+
+def show_key(key: str) -> str:
+    """A key as people read it."""
+    return key.replace(_SEPARATOR, ", ")
+
+
+def _identity(facts: Facts) -> int:
+    """The same for a repeated question only; 0 where Postfix gives no instance."""
+    if not facts.instance:
+        return 0
+    return hash((facts.instance, facts.state, facts.recipient_given, facts.client_address))
+
+
+def _reader(names: Sequence[str]) -> Callable[[Facts], str]:
+    """Reads a key from facts; "" where a part of it is not known."""
+    indexes = [KEYS.index(name) for name in names]
+    if len(indexes) == 1:
+        return itemgetter(indexes[0])
+    parts_of = itemgetter(*indexes)
+
+    def read(facts: Facts) -> str:
+        parts = parts_of(facts)
+        return "" if "" in parts else _SEPARATOR.join(parts)
+
+    return read
+
+
+def _table(rule: LimitRule, folder: Folder, capacity: int) -> Table:
+    overrides = {
+        _folded(rule.key, text, folder): _UNLIMITED if rate is None else _pace(rule, rate, float(rate.count))
+        for text, rate in rule.overrides.items()
+    }
+    pace = _pace(rule, rule.rate, float(rule.burst or rule.rate.count))
+    if rule.distinct:
+        return DistinctTable(pace, overrides, capacity)
+    if rule.window:
+        return WindowTable(pace, overrides, capacity)
+    return GcraTable(pace, overrides, capacity)
+
+
+def _pace(rule: LimitRule, rate: Rate, burst: float) -> Pace:
+    return Pace(float(rate.count), rate.period, float(rate.count) if rule.window or rule.distinct else burst)
+
+
+def _folded(names: Sequence[str], text: str, folder: Folder) -> str:
+    parts = [part.strip() for part in text.split(",")] if len(names) > 1 else [text]
+    return _SEPARATOR.join(folder.key(name, part) for name, part in zip(names, parts, strict=True))

@@ -1,0 +1,51 @@
+"""The argument tree of `mxweir`; each command has a file of its own in `commands`.
+
+Only the file of the command that was called is imported: a daemon does not
+carry the rest of the operator's side in its memory.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from mxweir import __version__
+from mxweir.config import DEFAULT_PATH, ConfigError
+
+_FILES = {
+    "run": "run",
+    "policyd": "daemons",
+    "milter": "daemons",
+    "config": "config",
+    "domains": "domains",
+    "explain": "explain",
+    "demo": "demo",
+}
+"""Command → the file that declares it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 good, 1 a finding, 2 misuse."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        prog="mxweir",
+        description="Admission control for Postfix MX hosts.",
+        epilog=f"Configuration: --config FILE, else MXWEIR_CONFIG, else {DEFAULT_PATH}.",
+    )
+    parser.add_argument("--version", action="version", version=f"mxweir {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    called = _FILES.get(arguments[0]) if arguments else None
+    for file in dict.fromkeys([called] if called else _FILES.values()):
+        import_module(f"mxweir_ops.commands.{file}").add_parser(subparsers)
+    args = parser.parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130

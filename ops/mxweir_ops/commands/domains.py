@@ -1,0 +1,178 @@
+"""`mxweir domains import | add | remove | check | export | verify`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mxweir.address import fold_domain
+from mxweir.config import Config, load
+from mxweir_ops.options import add_config, add_json
+from mxweir_policyd.relaydomains.match import FROM_COMMAND, FROM_FILE, Record, State, parse_line
+from mxweir_policyd.relaydomains.replica import Replica, ReplicaError, Shrunk
+from mxweir_policyd.relaydomains.sources.file import DomainList, read_domains
+
+GOOD, FINDING, MISUSE = 0, 1, 2
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the commands."""
+    parser = subparsers.add_parser(
+        "domains", help="the relay domains: import, add, remove, check, export, verify"
+    )
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def verb(name: str, work: Callable[[argparse.Namespace, Config, Replica], int], text: str) -> Any:
+        declared = verbs.add_parser(name, help=text, description=text)
+        declared.set_defaults(run=lambda args: _with_replica(args, work))
+        add_config(declared)
+        return declared
+
+    imported = verb("import", import_file, "let the domains given by command be exactly those of a file")
+    imported.add_argument(
+        "file", type=Path, metavar="FILE", help="a domain a line, optional next hop behind it"
+    )
+    imported.add_argument(
+        "--force", action="store_true", help="even if the table shrinks by more than max_shrink"
+    )
+    added = verb("add", add, "add domains; .example.org stands for all below it too")
+    added.add_argument("domains", nargs="+", metavar="DOMAIN")
+    added.add_argument(
+        "--next-hop", default="", metavar="HOP", help="in transport(5) syntax, such as smtp:[192.0.2.25]"
+    )
+    removed = verb("remove", remove, "remove domains that were given by command")
+    removed.add_argument("domains", nargs="+", metavar="DOMAIN")
+    checked = verb("check", check, "is a domain ours? exit status 0 yes, 1 no")
+    checked.add_argument("domain", metavar="DOMAIN")
+    exported = verb("export", export, "print all domains, as a domains file")
+    exported.add_argument(
+        "--postfix", action="store_true", help="as the source of a Postfix table for relay_domains"
+    )
+    verified = verb(
+        "verify", verify, "compare the table with the domains file; exit status 0 when they agree"
+    )
+    verified.add_argument(
+        "--accept", action="store_true", help="take the file as it is, however much the table shrinks"
+    )
+    for parser_with_data in (imported, checked, exported, verified):
+        add_json(parser_with_data)
+
+
+def import_file(args: argparse.Namespace, config: Config, replica: Replica) -> int:
+    """Import a file; its bad lines are told and skipped (status 1), its good lines kept."""
+    found = read_domains(args.file, FROM_COMMAND)
+    shrink = 1.0 if args.force else config.domains.max_shrink
+    try:
+        changed = replica.replace(FROM_COMMAND, found.records, shrink)
+    except Shrunk as error:
+        _tell_bad(args.file, found)
+        print(f"mxweir domains import: not imported: {error}; if that is meant, use --force", file=sys.stderr)
+        return FINDING
+    if args.json:
+        bad = [line._asdict() for line in found.bad]
+        print(json.dumps(changed._asdict() | {"bad": bad}))
+    else:
+        _tell_bad(args.file, found)
+        print(f"{changed.added} added, {changed.removed} removed, {changed.total} in the table")
+    return FINDING if found.bad else GOOD
+
+
+def add(args: argparse.Namespace, config: Config, replica: Replica) -> int:
+    """Add domains: all of them, or none if one is wrong."""
+    records: list[Record] = []
+    for text in args.domains:
+        try:
+            record = parse_line(f"{text} {args.next_hop}", FROM_COMMAND)
+        except ValueError as error:
+            print(f"mxweir domains add: {error}; nothing was added", file=sys.stderr)
+            return MISUSE
+        if record is not None:
+            records.append(record)
+    print(f"{replica.add(records, FROM_COMMAND)} added, {replica.count()} in the table")
+    return GOOD
+
+
+def remove(args: argparse.Namespace, config: Config, replica: Replica) -> int:
+    """Remove domains; status 1 if one was not there."""
+    status = GOOD
+    for text in args.domains:
+        domain = fold_domain(text.removeprefix("."))
+        if not replica.remove(domain, FROM_COMMAND):
+            status = FINDING
+            known = replica.get(domain)
+            why = (
+                f"it stands in {config.domains.file}; remove it there" if known else "it is not in the table"
+            )
+            print(f"mxweir domains remove: {text}: {why}", file=sys.stderr)
+    print(f"{replica.count()} in the table")
+    return status
+
+
+def check(args: argparse.Namespace, config: Config, replica: Replica) -> int:
+    """Tell whether a domain is ours."""
+    domain = fold_domain(args.domain)
+    match = replica.find(domain)
+    ours = match.state is State.OURS
+    if args.json:
+        print(json.dumps({"domain": domain, "ours": ours, "by": match.by, "next_hop": match.next_hop}))
+    else:
+        by = f" (by {match.by} and its subdomains)" if ours and match.by != domain else ""
+        hop = f", next hop {match.next_hop}" if match.next_hop else ""
+        print(f"{domain}: {match.state.value}{by}{hop}")
+    return GOOD if ours else FINDING
+
+
+def export(args: argparse.Namespace, config: Config, replica: Replica) -> int:
+    """Print all domains in the order of their names."""
+    for record in sorted(replica.records(), key=lambda record: record.domain):
+        if args.json:
+            print(json.dumps(record._asdict(), ensure_ascii=False))
+        elif args.postfix:
+            print(f"{record.domain} OK")
+        else:
+            print(record.line())
+    return GOOD
+
+
+def verify(args: argparse.Namespace, config: Config, replica: Replica) -> int:
+    """Compare the table with the domains file; with --accept, take the file as it is."""
+    found = read_domains(config.domains.file, FROM_FILE)
+    _tell_bad(config.domains.file, found)
+    if args.accept:
+        replica.replace(FROM_FILE, found.records, 1.0)
+    table = {record.domain: record for record in replica.records() if record.origins & FROM_FILE}
+    missing = sorted(found.records.keys() - table.keys())
+    surplus = sorted(table.keys() - found.records.keys())
+    if args.json:
+        print(json.dumps({"file": str(config.domains.file), "missing": missing, "surplus": surplus}))
+    else:
+        for domain in missing:
+            print(f"{domain}: in the file, not in the table")
+        for domain in surplus:
+            print(f"{domain}: in the table, not in the file")
+        print(f"{len(table)} domains from {config.domains.file}, {replica.count()} in the table")
+    return FINDING if missing or surplus else GOOD
+
+
+def _with_replica(
+    args: argparse.Namespace, work: Callable[[argparse.Namespace, Config, Replica], int]
+) -> int:
+    config = load(args.config)
+    try:
+        replica = Replica(config.state_dir)
+        try:
+            return work(args, config, replica)
+        finally:
+            replica.close()
+    except ReplicaError as error:
+        print(f"mxweir domains: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"mxweir domains: {error.filename}: {error.strerror}", file=sys.stderr)
+    return MISUSE
+
+
+def _tell_bad(path: Path, found: DomainList) -> None:
+    for line in found.bad:
+        print(f"{path}:{line.number}: {line.what}; skipped", file=sys.stderr)

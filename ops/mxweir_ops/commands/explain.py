@@ -1,0 +1,100 @@
+"""`mxweir explain`: what would be answered to a request, and why; it spends nothing."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from mxweir.clock import system_clock
+from mxweir.config import Config, load
+from mxweir.ratelimit import snapshot
+from mxweir_ops.options import add_config, add_json
+from mxweir_policyd import control
+from mxweir_policyd.app import build_pipeline, snapshot_path
+from mxweir_policyd.protocol import MAX_REQUEST, ProtocolError
+from mxweir_policyd.relaydomains.replica import Replica, ReplicaError
+
+_GIVEN = {
+    "client": "client_address",
+    "helo": "helo_name",
+    "sender": "sender",
+    "recipient": "recipient",
+    "sasl": "sasl_username",
+    "size": "size",
+    "state": "protocol_state",
+    "context": "policy_context",
+}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    text = "show what would be answered to a policy request, and why; charges nothing"
+    parser = subparsers.add_parser(
+        "explain", help=text, description=f"{text}. Without options, reads one from stdin."
+    )
+    parser.set_defaults(run=run)
+    for option, attribute in _GIVEN.items():
+        parser.add_argument(f"--{option}", metavar="TEXT", help=f"the attribute {attribute}")
+    add_config(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the trail; status 0 when mail would pass, 1 when it would be refused."""
+    config = load(args.config)
+    try:
+        attributes = _attributes(args)
+        found, source = _explain(config, attributes)
+        if "error" in found:
+            raise ProtocolError(found["error"])
+    except (ProtocolError, ReplicaError, OSError) as error:
+        print(f"mxweir explain: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(found) if args.json else _text(found, source))
+    return 0 if args.json or found["verdict"] == "pass" else 1
+
+
+def _attributes(args: argparse.Namespace) -> dict[str, str]:
+    given = {name: value for option, name in _GIVEN.items() if (value := getattr(args, option)) is not None}
+    if given:
+        return {"protocol_state": "RCPT"} | given
+    text = sys.stdin.buffer.read(MAX_REQUEST + 1)
+    if len(text) > MAX_REQUEST:
+        raise ProtocolError("request too large")
+    lines = text.decode("utf-8", "surrogateescape").split("\n\n")[0].splitlines()
+    pairs = [line.partition("=") for line in lines if line]
+    if not pairs or not all(equals for _, equals, _ in pairs):
+        raise ProtocolError("stdin holds no policy request: lines of name=value, as Postfix sends them")
+    return {name: value for name, _, value in pairs}
+
+
+def _explain(config: Config, attributes: dict[str, str]) -> tuple[dict[str, Any], str]:
+    """Ask the running daemon; where there is none, use what the last one saved."""
+    answer = control.ask(config.state_dir, {"explain": attributes})
+    if answer is not None:
+        return answer, "the running daemon"
+    clock = system_clock()
+    replica = Replica(config.state_dir)
+    try:
+        pipeline = build_pipeline(config, replica)
+        try:
+            snapshot.read(snapshot_path(config.state_dir), pipeline.limits, clock())
+            source = "no daemon runs; the counters are those it saved last"
+        except (snapshot.SnapshotError, OSError):
+            source = "no daemon runs, and no counters were saved"
+        return control.explain(pipeline, attributes, clock), source
+    finally:
+        replica.close()
+
+
+def _text(found: dict[str, Any], source: str) -> str:
+    rows = [
+        [step["check"], step["outcome"], step["rule"], step["figure"], step["key"], step["note"]]
+        for step in found["trail"]
+    ]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(5)]
+    lines = [f"action  {found['action']}", f"source  {source}", ""]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False) if width]
+        lines.append(f"  {'  '.join(cells)}  {row[5]}".rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,20 @@
+"""Options that several commands share."""
+
+import argparse
+import os
+from pathlib import Path
+
+from mxweir.config import DEFAULT_PATH
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """`--config FILE`; without it MXWEIR_CONFIG, else the file of the package."""
+    default = Path(os.environ.get("MXWEIR_CONFIG") or DEFAULT_PATH)
+    parser.add_argument(
+        "--config", type=Path, default=default, metavar="FILE", help="configuration (%(default)s)"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON")

@@ -1,0 +1,75 @@
+"""The lines of main.cf and master.cf that go with a configuration. Pure.
+
+Why they are as they are, each found by experiment:
+
+- `try_limit=2`: with 1, an smtpd process keeps a dead connection and lets
+  everything pass for as long as it lives.
+- `default_action=DUNNO`: with the policy daemon gone, Postfix's own restrictions
+  decide, and `defer_unauth_destination` keeps the relay closed.
+- the timeouts lie above our deadlines: past Postfix's, an answer is lost.
+- `default_action=accept` for the milter: a scanner must not stop mail.
+"""
+
+import math
+from collections.abc import Iterator
+
+from mxweir.config import Config
+from mxweir.endpoint import Endpoint, Unix
+
+QUEUE_DIRECTORY = "/var/spool/postfix"
+MILTER_MAIL_MACROS = (
+    "i {mail_addr} {client_addr} {client_name} {auth_type} {auth_authen} {tls_version} {cipher}"
+)
+
+
+def main_cf(config: Config, queue_directory: str = QUEUE_DIRECTORY) -> list[str]:
+    """Lines for main.cf."""
+    relay = _policy(config, "relay", queue_directory)
+    lines = [
+        "# The domains that this host takes mail for. From mxweir's table:",
+        "#   mxweir domains export --postfix > /etc/postfix/relay_domains && postmap /etc/postfix/relay_domains",
+        "relay_domains = $default_database_type:/etc/postfix/relay_domains",
+        "",
+        "# Never without defer_unauth_destination at the end: with mxweir stopped, it is what keeps the relay closed.",
+        "smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated,",
+        f"    {relay},",
+        "    defer_unauth_destination",
+        "smtpd_recipient_restrictions =",
+        f"    {_policy(config, 'limits', queue_directory)}",
+    ]
+    if any(limit.unit != "recipient" for limit in config.limit):
+        lines += ["smtpd_end_of_data_restrictions =", f"    {_policy(config, 'message', queue_directory)}"]
+    return [*lines, "", *_milter(config, queue_directory)]
+
+
+def master_cf() -> list[str]:
+    """Lines for master.cf: none for port 25; submission services, where there are any, are spared."""
+    return [
+        "# smtp needs no change. Where this host also runs submission for its own users, below that service:",
+        "#    -o smtpd_relay_restrictions=permit_sasl_authenticated,reject",
+        "#    -o smtpd_recipient_restrictions=",
+        "#    -o smtpd_end_of_data_restrictions=",
+        "#    -o smtpd_milters=",
+    ]
+
+
+def as_postfix_writes(endpoint: Endpoint, queue_directory: str = QUEUE_DIRECTORY) -> str:
+    """An address for main.cf; a socket below the queue directory is named from there, as a chrooted smtpd sees it."""
+    if isinstance(endpoint, Unix) and endpoint.path.startswith(f"{queue_directory}/"):
+        return f"unix:{endpoint.path.removeprefix(queue_directory).lstrip('/')}"
+    return str(endpoint)
+
+
+def _policy(config: Config, context: str, queue_directory: str) -> str:
+    address = as_postfix_writes(config.policyd.listen[0], queue_directory)
+    timeout = math.ceil(config.policyd.deadline) + 1
+    settings = f"policy_context={context}, timeout={timeout}s, try_limit=2, default_action=DUNNO"
+    return f"check_policy_service {{ {address}, {settings} }}"
+
+
+def _milter(config: Config, queue_directory: str) -> Iterator[str]:
+    address = as_postfix_writes(config.milter.listen, queue_directory)
+    content = math.ceil(config.milter.deadline) + 5
+    timeouts = f"connect_timeout=3s, command_timeout=5s, content_timeout={content}s"
+    yield f"smtpd_milters = {{ {address}, {timeouts}, default_action=accept }}"
+    yield f"milter_mail_macros = {MILTER_MAIL_MACROS}"

@@ -1,0 +1,296 @@
+"""The policy daemon on one page: what it is made of, how it starts, reloads and stops."""
+
+import asyncio
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+from mxweir import http, service
+from mxweir.access import AccessList
+from mxweir.clock import system_clock
+from mxweir.config import Config, ConfigError, load
+from mxweir.endpoint import Endpoint
+from mxweir.events import Event, Trouble, to_all
+from mxweir.facts import Folder
+from mxweir.log import LogObserver, notice
+from mxweir.metrics import Metrics, PolicyMetrics
+from mxweir.ratelimit import snapshot
+from mxweir.ratelimit.limits import Limits
+from mxweir_policyd.control import ControlServer, control_endpoint
+from mxweir_policyd.pipeline import Pipeline
+from mxweir_policyd.refresh import DomainsFile
+from mxweir_policyd.relaydomains.replica import Replica, ReplicaError
+from mxweir_policyd.session import Answerer, MapSession, PolicySession, Session, Sessions
+
+_STALLED = 10.0
+"""Seconds without a turn of the loop before /livez fails."""
+
+_FIXED = ("listen", "maps", "socket_mode", "socket_group", "http", "workers", "max_connections", "save_every")
+
+
+def run(config: Config, path: Path) -> int:
+    """Run until SIGTERM; returns the exit status: 0, or 2 when the daemon cannot start."""
+    try:
+        import uvloop
+
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    except ImportError:
+        runner = asyncio.Runner()
+    try:
+        with runner:
+            runner.run(PolicyDaemon(config, path).run())
+    except (service.ServiceError, ReplicaError) as error:
+        print(f"mxweir policyd: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def snapshot_path(state_dir: Path) -> Path:
+    """Where the counters are kept across a restart."""
+    return state_dir / "limits.state"
+
+
+def build_pipeline(config: Config, replica: Replica) -> Pipeline:
+    """The checks of a configuration, with empty counters."""
+    keys = config.keys
+    folder = Folder(keys.ipv4_prefix, keys.ipv6_prefix, keys.recipient_delimiter)
+    limits = Limits(config.limit, folder, config.policyd.max_keys)
+    return Pipeline(folder, AccessList(config.access, folder), replica.find, limits)
+
+
+class PolicyDaemon:
+    """Wires everything; nothing else builds objects that live as long as the daemon."""
+
+    def __init__(self, config: Config, path: Path) -> None:
+        self._config = config
+        self._path = path
+        self._clock = system_clock()
+        self._log = LogObserver(config.log, self._clock, "policyd")
+        self._metrics = Metrics("policyd")
+        self._observe: Callable[[Event], None] = to_all([PolicyMetrics(self._metrics), self._log])
+        self._replica = Replica(config.state_dir)
+        self._file = DomainsFile(config.domains.file, config.domains.max_shrink)
+        self._answerer = Answerer(build_pipeline(config, self._replica), self._clock, self._observe)
+        self._sessions = Sessions(config.policyd.max_connections, self._observe)
+        self._listeners: list[service.Listener] = []
+        self._servers: list[asyncio.AbstractServer] = []
+        self._stopping = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._not_ready = "starting"
+        self._turned = monotonic()
+
+    async def run(self) -> None:
+        """Start, serve until SIGTERM or SIGINT, drain and stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: background.append(loop.create_task(self._reload())))
+        background: list[asyncio.Task[None]] = []
+        self._load_state()
+        self._file.load(self._replica, self._observe)
+        self._gauges()
+        stop_http = self._serve_http()
+        try:
+            await self._listen()
+            background += [
+                loop.create_task(work()) for work in (self._tick, self._save_often, self._feed_watchdog)
+            ]
+            self._say_started()
+            await self._stopping.wait()
+            await self._drain()
+        finally:
+            for task in background:
+                task.cancel()
+            stop_http()
+            self._close_listeners()
+            self._save()
+            self._replica.close()
+            self._observe(notice("stopped"))
+            self._log.close()
+
+    # Starting
+
+    def _load_state(self) -> None:
+        path = snapshot_path(self._config.state_dir)
+        try:
+            count = snapshot.read(path, self._answerer.pipeline.limits, self._clock())
+            self._observe(notice("counters loaded", count=count))
+        except FileNotFoundError:
+            pass
+        except (snapshot.SnapshotError, OSError) as error:
+            kept = path.with_suffix(".broken")
+            self._observe(
+                Trouble("counters not loaded", f"{path}: {error}; kept as {kept.name}, counting from zero")
+            )
+            path.rename(kept)
+
+    async def _listen(self) -> None:
+        policyd = self._config.policyd
+        given = service.inherited()
+        kinds: list[tuple[str, tuple[Endpoint, ...], Callable[[], Session]]] = [
+            ("policy", policyd.listen, partial(PolicySession, self._sessions, self._answerer)),
+            ("maps", policyd.maps, partial(MapSession, self._sessions, self._answerer)),
+        ]
+        for name, endpoints, factory in kinds:
+            for listener in given.get(name) or [self._bind(endpoint) for endpoint in endpoints]:
+                await self._serve(listener, factory)
+        control = service.bind(control_endpoint(self._config.state_dir), 0o600)
+        self._listeners.append(control)
+        self._servers.append(await ControlServer(self._answerer, self._observe).serve(control.socket))
+
+    def _bind(self, endpoint: Endpoint) -> socket.socket:
+        policyd = self._config.policyd
+        listener = service.bind(endpoint, policyd.socket_mode, policyd.socket_group)
+        self._listeners.append(listener)
+        return listener.socket
+
+    async def _serve(self, listener: socket.socket, factory: Callable[[], Session]) -> None:
+        loop = asyncio.get_running_loop()
+        if listener.family == socket.AF_UNIX:
+            server = await loop.create_unix_server(factory, sock=listener, backlog=service.BACKLOG)
+        else:
+            server = await loop.create_server(factory, sock=listener, backlog=service.BACKLOG)
+        self._servers.append(server)
+
+    def _serve_http(self) -> Callable[[], None]:
+        endpoint = self._config.policyd.http
+        if endpoint is None:
+            return lambda: None
+        try:
+            return http.serve(endpoint, self._metrics, self._live, lambda: self._not_ready)
+        except OSError as error:
+            raise service.ServiceError(
+                f"policyd.http: cannot listen at {endpoint}: {error.strerror}"
+            ) from error
+
+    def _gauges(self) -> None:
+        gauge, sessions = self._metrics.gauge, self._sessions.open
+        gauge("mxweir_policy_connections", "Open connections.", [], lambda: [((), len(sessions))])
+        gauge("mxweir_relay_domains", "Domains in the replica.", [], lambda: [((), self._replica.count())])
+        gauge(
+            "mxweir_limit_keys",
+            "Keys that a limit remembers.",
+            ["limit"],
+            lambda: [((name,), count) for name, count in self._answerer.pipeline.limits.keys()],
+        )
+
+    def _say_started(self) -> None:
+        self._not_ready = ""
+        gc.freeze()
+        policyd = self._config.policyd
+        for warning in self._config.warnings:
+            if not warning.startswith("milter."):
+                self._observe(notice("configuration warning", what=warning))
+        if self._replica.count() == 0:
+            hint = f"write {self._config.domains.file}, or run: mxweir domains add DOMAIN"
+            self._observe(Trouble("relay check is off", f"no relay domains are known; {hint}"))
+        self._observe(
+            notice(
+                "started", listen=" ".join(map(str, policyd.listen)), maps=" ".join(map(str, policyd.maps))
+            )
+        )
+        service.notify("READY=1")
+
+    # While it runs
+
+    def _live(self) -> str:
+        still = monotonic() - self._turned
+        return f"the event loop has not turned for {still:.0f} s" if still > _STALLED else ""
+
+    async def _tick(self) -> None:
+        while True:
+            self._turned = monotonic()
+            self._answerer.pipeline.limits.tick(self._clock())
+            self._log.tick()
+            if self._file.changed():
+                await self._load_domains()
+            await asyncio.sleep(1.0)
+
+    async def _load_domains(self) -> None:
+        """In a thread: a large file takes seconds, and questions are answered meanwhile."""
+        loop = asyncio.get_running_loop()
+        events: list[Event] = []
+        await loop.run_in_executor(None, self._file.load, self._replica, events.append)
+        for event in events:
+            self._observe(event)
+
+    async def _feed_watchdog(self) -> None:
+        """Says that the loop turns, and nothing about any backend: slow is not dead."""
+        if (seconds := service.watchdog_seconds()) is not None:
+            while True:
+                service.notify("WATCHDOG=1")
+                await asyncio.sleep(seconds)
+
+    async def _save_often(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.policyd.save_every)
+            path = snapshot_path(self._config.state_dir)
+            try:
+                for _ in snapshot.Writer(path, self._answerer.pipeline.limits, self._clock()).steps():
+                    await asyncio.sleep(0)
+            except OSError as error:
+                self._observe(
+                    Trouble("counters not saved", f"{path}: {error.strerror}; the former file stays")
+                )
+
+    async def _reload(self) -> None:
+        """Take a new configuration whole, or keep the one in force."""
+        async with self._reloading:
+            service.notify(f"RELOADING=1\nMONOTONIC_USEC={int(monotonic() * 1e6)}")
+            try:
+                config = load(self._path)
+            except ConfigError as error:
+                for line in error.lines():
+                    self._observe(notice("configuration not reloaded", what=line))
+                self._observe(Trouble("configuration not reloaded", "the former one stays in force", "error"))
+            else:
+                await self._take(config)
+            service.notify("READY=1")
+
+    async def _take(self, config: Config) -> None:
+        fixed = [
+            f"policyd.{key}"
+            for key in _FIXED
+            if getattr(config.policyd, key) != getattr(self._config.policyd, key)
+        ]
+        fixed += [key for key in ("state_dir", "log") if getattr(config, key) != getattr(self._config, key)]
+        if fixed:
+            self._observe(notice("needs a restart to take effect", keys=" ".join(fixed)))
+        pipeline = build_pipeline(config, self._replica)
+        pipeline.limits.adopt(self._answerer.pipeline.limits, self._clock())
+        self._answerer.pipeline = pipeline
+        self._file = DomainsFile(config.domains.file, config.domains.max_shrink)
+        await self._load_domains()
+        self._observe(notice("configuration reloaded", limits=len(config.limit), access=len(config.access)))
+
+    # Stopping
+
+    async def _drain(self) -> None:
+        """Take no new connection; let what was half asked be asked and answered; close the rest."""
+        self._not_ready = "stopping"
+        service.notify("STOPPING=1")
+        self._close_listeners()
+        until = monotonic() + self._config.policyd.drain
+        while self._sessions.open and monotonic() < until:
+            await asyncio.sleep(0.05)
+            self._sessions.close_idle()
+
+    def _close_listeners(self) -> None:
+        for server in self._servers:
+            server.close()
+        for listener in self._listeners:
+            listener.close()
+        self._servers.clear()
+        self._listeners.clear()
+
+    def _save(self) -> None:
+        path = snapshot_path(self._config.state_dir)
+        try:
+            snapshot.write(path, self._answerer.pipeline.limits, self._clock())
+        except OSError as error:
+            self._observe(Trouble("counters not saved", f"{path}: {error.strerror}; the former file stays"))

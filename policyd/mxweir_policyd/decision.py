@@ -1,0 +1,76 @@
+"""What Postfix is told, and why.
+
+Replies are lines that a postmaster at the other end may read: an SMTP code, an
+enhanced status code (RFC 3463) and a reason to act on. They hold no text of the
+client's but a domain name that was checked for its form. A pass is `DUNNO` and
+never `OK`: `OK` would skip the restrictions that stand behind this check.
+"""
+
+import re
+from typing import NamedTuple
+
+from mxweir.access import Entry
+from mxweir.events import Observed
+from mxweir.ratelimit.limits import Refusal
+
+_SAFE_DOMAIN = re.compile(r"[a-z0-9_.-]{1,253}")
+
+
+class Decision(NamedTuple):
+    """The answer to one question.
+
+    `verdict` is pass, reject or defer; `reply` what follows `action=`; `check`
+    and `rule` name what decided (empty for a plain pass), `key` the value it
+    decided by, `figure` how much of what was used.
+    """
+
+    verdict: str
+    reply: str
+    check: str = ""
+    rule: str = ""
+    key: str = ""
+    figure: str = ""
+    observed: tuple[Observed, ...] = ()
+
+
+PASS = Decision("pass", "DUNNO")
+
+
+def blocked(entry: Entry) -> Decision:
+    """The access list has an entry against it."""
+    reason = entry.reason or "blocked by the operator of this host"
+    return Decision("reject", f"554 5.7.1 Access denied: {reason}", "access", entry.rule, entry.value)
+
+
+def relay_denied(domain: str) -> Decision:
+    """The recipient's domain is not ours, and that is certain."""
+    named = f"{domain}: " if _SAFE_DOMAIN.fullmatch(domain) else ""
+    return Decision("reject", f"550 5.7.1 {named}relay access denied", "relay", "unknown domain", domain)
+
+
+def relay_unknown(domain: str) -> Decision:
+    """Whether the recipient's domain is ours cannot be told now: the sender shall try again."""
+    reply = "450 4.3.0 Relay domains cannot be looked up now; please try again"
+    return Decision("defer", reply, "relay", "no answer", domain)
+
+
+def limited(refusal: Refusal, observed: tuple[Observed, ...]) -> Decision:
+    """A rate limit has no room."""
+    limit = refusal.limit
+    reject = limit.rule.refuse == "reject"
+    code = "550 5" if reject else "450 4"
+    allowed = f"limit {limit.name}, {limit.rule.rate}"
+    if limit.about_mailbox:
+        text = f"{code}.2.1 This recipient is getting too much mail ({allowed})"
+    elif limit.rule.distinct:
+        text = f"{code}.7.1 Too many different addresses from you ({allowed})"
+    else:
+        text = f"{code}.7.1 You are sending too much mail ({allowed})"
+    verdict = "reject" if reject else "defer"
+    reply = f"{text}; there is room again in {_seconds(refusal.wait)}"
+    return Decision(verdict, reply, "limits", limit.name, refusal.key, refusal.figure, observed)
+
+
+def _seconds(wait: float) -> str:
+    whole = max(1, -int(-wait // 1))
+    return f"{whole} s" if whole < 600 else f"{-(-whole // 60)} min"

@@ -1,0 +1,54 @@
+"""Bring the domains file into the replica, and notice when it changes."""
+
+import os
+from pathlib import Path
+
+from mxweir.events import Notice, Observer, Trouble
+from mxweir.log import notice
+from mxweir_policyd.relaydomains.match import FROM_FILE
+from mxweir_policyd.relaydomains.replica import Replica, ReplicaError, Shrunk
+from mxweir_policyd.relaydomains.sources.file import read_domains
+
+_TOLD = 10
+"""Bad lines that are told one by one."""
+
+
+class DomainsFile:
+    """The file of `[domains] file`; a missing one changes nothing."""
+
+    def __init__(self, path: Path, max_shrink: float) -> None:
+        self._path = path
+        self._max_shrink = max_shrink
+        self._seen: tuple[int, int, int] | None = None
+
+    def changed(self) -> bool:
+        """Whether the file is another one than at the last `load`."""
+        return self._signature() != self._seen
+
+    def load(self, replica: Replica, observe: Observer) -> None:
+        """Let the replica's domains from the file be what the file says now; tells what came of it."""
+        self._seen = self._signature()
+        if self._seen is None:
+            observe(notice("domains file not there", file=str(self._path), effect="known domains stay"))
+            return
+        try:
+            found = read_domains(self._path, FROM_FILE)
+            for line in found.bad[:_TOLD]:
+                observe(Notice("domains file: line skipped", {"line": line.number, "what": line.what}))
+            if len(found.bad) > _TOLD:
+                observe(notice("domains file: lines skipped", count=len(found.bad)))
+            changed = replica.replace(FROM_FILE, found.records, self._max_shrink)
+        except Shrunk as error:
+            hint = "if that is meant, run: mxweir domains verify --accept"
+            observe(Trouble("domains file refused", f"{self._path}: {error}; {hint}", "error"))
+        except (ReplicaError, OSError) as error:
+            observe(Trouble("domains file not loaded", f"{self._path}: {error}", "error"))
+        else:
+            observe(notice("domains loaded", file=str(self._path), **changed._asdict()))
+
+    def _signature(self) -> tuple[int, int, int] | None:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,0 +1,138 @@
+"""Names, records and how they match; no I/O.
+
+The table maps a fixed-size hash of the A-label, lower-case name to a record, so
+that a lookup costs the same whatever the name's length. A record may stand for
+all that is below its name too; then a bounded number of parents is looked up.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from enum import Enum
+from functools import lru_cache
+from typing import NamedTuple
+
+from mxweir.address import fold_domain
+
+PARENTS = 8
+"""Labels that are taken off when parents are looked up; deeper names are not ours by inheritance."""
+
+FROM_FILE = 1
+"""Origin: the domains file."""
+
+FROM_COMMAND = 2
+"""Origin: `mxweir domains import` and `add`."""
+
+_SUBDOMAINS = 128
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_NEXT_HOP = re.compile(r"[!-~]{1,255}")
+
+
+class Record(NamedTuple):
+    """What is known of one domain: its name, its next hop (Postfix transport(5) syntax, or ""), who brought it."""
+
+    domain: str
+    next_hop: str = ""
+    subdomains: bool = False
+    origins: int = FROM_COMMAND
+
+    def encode(self) -> bytes:
+        """As stored: flags, next hop, NUL, name."""
+        flags = self.origins | (_SUBDOMAINS if self.subdomains else 0)
+        return bytes([flags]) + f"{self.next_hop}\0{self.domain}".encode()
+
+    @classmethod
+    def decode(cls, raw: bytes) -> "Record":
+        """Back from the stored form."""
+        next_hop, _, domain = raw[1:].decode().partition("\0")
+        return cls(domain, next_hop, bool(raw[0] & _SUBDOMAINS), raw[0] & ~_SUBDOMAINS)
+
+    def line(self) -> str:
+        """As a domains file has it."""
+        return f"{'.' if self.subdomains else ''}{self.domain}{' ' + self.next_hop if self.next_hop else ''}"
+
+
+class State(Enum):
+    """What can be said about a domain."""
+
+    OURS = "ours"
+    NOT_OURS = "not ours"
+    OFF = "no relay domains are known"
+    """Nothing was ever given to tell by: the check is off, and Postfix's own relay_domains decides."""
+    FAILED = "the table cannot be read"
+    """There is a table and it gave no answer that can be trusted."""
+
+
+class Match(NamedTuple):
+    """The answer to "is it ours?": by which record's name, and where its mail goes."""
+
+    state: State
+    by: str = ""
+    next_hop: str = ""
+
+
+NOT_OURS = Match(State.NOT_OURS)
+
+
+@lru_cache(maxsize=8192)
+def digest(domain: str) -> bytes:
+    """The key of a folded domain: SHA-256, 32 bytes."""
+    return hashlib.sha256(domain.encode("utf-8", "surrogatepass")).digest()
+
+
+def find(domain: str, get: Callable[[bytes], bytes | None]) -> Match:
+    """Look a folded domain up, then its parents for a record that includes subdomains."""
+    raw = get(digest(domain))
+    if raw is not None:
+        record = Record.decode(raw)
+        return Match(State.OURS, record.domain, record.next_hop)
+    for parent in _parents(domain):
+        raw = get(digest(parent))
+        if raw is not None and raw[0] & _SUBDOMAINS:
+            record = Record.decode(raw)
+            return Match(State.OURS, record.domain, record.next_hop)
+    return NOT_OURS
+
+
+def parse_line(line: str, origin: int) -> Record | None:
+    """Read a line of a domains file: `example.org`, `.example.org` for all below it too, a next hop behind it.
+
+    None for an empty line and a comment; ValueError says what is wrong.
+    """
+    words = line.split("#", 1)[0].split()
+    if not words:
+        return None
+    if len(words) > 2:
+        raise ValueError("more than a domain and a next hop")
+    subdomains = words[0].startswith(".")
+    domain = valid_domain(words[0][1:] if subdomains else words[0])
+    next_hop = words[1] if len(words) > 1 else ""
+    if next_hop and _NEXT_HOP.fullmatch(next_hop) is None:
+        raise ValueError("the next hop is not printable ASCII of at most 255 characters")
+    return Record(domain, next_hop, subdomains, origin)
+
+
+def valid_domain(text: str) -> str:
+    """Fold a name and check that mail can be addressed to it; ValueError says why not."""
+    domain = fold_domain(text)
+    shown = text if len(text) <= 80 else f"{text[:80]}…"
+    if not domain.isascii():
+        raise ValueError(f"{shown!r} is no international domain name (IDNA 2008)")
+    if len(domain) > 253:
+        raise ValueError(f"{shown!r} is longer than 253 characters")
+    labels = domain.split(".")
+    if not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError(f"{shown!r} is no domain name")
+    if len(labels) < 2:
+        raise ValueError(f"{shown!r} has no dot; a relay domain has at least two labels")
+    if labels[-1].isdigit():
+        raise ValueError(f"{shown!r} is an address, not a domain")
+    return domain
+
+
+def _parents(domain: str) -> Iterator[str]:
+    for _ in range(PARENTS):
+        _, dot, domain = domain.partition(".")
+        if not dot:
+            return
+        yield domain

@@ -1,0 +1,167 @@
+"""The table of relay domains on this host: an LMDB file, mapped into every process that asks.
+
+LMDB writes by copy and one final page: killed at any instant, or out of disk,
+it has the old content or the new, never half. Readers take no lock and see a
+change at their next lookup, whichever process made it.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import lmdb
+
+from mxweir_policyd.relaydomains.match import NOT_OURS, Match, Record, State, digest, find
+
+_MAP_SIZE = 8 * 2**30
+"""Address space, not memory or disk: room for some ten million domains and their copies."""
+
+
+class ReplicaError(Exception):
+    """The table cannot be used; the text says what, where and what to do."""
+
+
+class Shrunk(ReplicaError):
+    """A change that would take away more than `max_shrink` of the table was refused."""
+
+
+class Changed(NamedTuple):
+    """What a change did."""
+
+    added: int
+    removed: int
+    total: int
+
+
+class Replica:
+    """The table; open it once a process."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "domains.lmdb"
+        self._environment = self._open()
+        self._adopt_owner(directory)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._environment.close()
+
+    def find(self, domain: str) -> Match:
+        """Is the folded domain ours? Never raises: the answer says so when there is none to be had."""
+        try:
+            with self._environment.begin() as read:
+                match = find(domain, read.get)
+                return match if match is not NOT_OURS or read.stat()["entries"] else Match(State.OFF)
+        except lmdb.Error:
+            return Match(State.FAILED)
+
+    def count(self) -> int:
+        """Domains in the table."""
+        with self._environment.begin() as read:
+            return int(read.stat()["entries"])
+
+    def records(self) -> Iterator[Record]:
+        """All records, in the order of their hashes."""
+        with self._environment.begin() as read:
+            for _, raw in read.cursor():
+                yield Record.decode(bytes(raw))
+
+    def get(self, domain: str) -> Record | None:
+        """The record of exactly this folded domain."""
+        with self._environment.begin() as read:
+            raw = read.get(digest(domain))
+        return None if raw is None else Record.decode(bytes(raw))
+
+    def replace(self, origin: int, records: Mapping[str, Record], max_shrink: float) -> Changed:
+        """Let the domains of one origin be exactly these; those of other origins stay.
+
+        Raises Shrunk when the table would lose more than the share `max_shrink`
+        of its domains: a file that was cut off or mixed up must not stop mail.
+        """
+        with self._writing() as write:
+            removed, kept = [], 0
+            for key, raw in write.cursor():
+                record = Record.decode(bytes(raw))
+                if record.origins & origin and record.domain not in records:
+                    rest = record.origins & ~origin
+                    removed.append((key, record._replace(origins=rest).encode() if rest else None))
+                else:
+                    kept += 1
+            total = kept + len(removed)
+            gone = sum(left is None for _, left in removed)
+            if total and gone > max_shrink * total:
+                raise Shrunk(
+                    f"{gone} of {total} domains would go, more than max_shrink = {max_shrink:.0%} allows"
+                )
+            for key, left in removed:
+                if left is None:
+                    write.delete(key)
+                else:
+                    write.put(key, left)
+            added = sum(self._put(write, record, origin) for record in records.values())
+        return Changed(added, gone, self.count())
+
+    def add(self, records: Iterable[Record], origin: int) -> int:
+        """Add domains, or change what is known of them; returns how many are new."""
+        with self._writing() as write:
+            return sum(self._put(write, record, origin) for record in records)
+
+    def remove(self, domain: str, origin: int) -> bool:
+        """Take a folded domain away as far as this origin brought it; False if it did not."""
+        with self._writing() as write:
+            raw = write.get(digest(domain))
+            record = None if raw is None else Record.decode(bytes(raw))
+            if record is None or not record.origins & origin:
+                return False
+            if rest := record.origins & ~origin:
+                return bool(write.put(digest(domain), record._replace(origins=rest).encode()))
+            return bool(write.delete(digest(domain)))
+
+    @staticmethod
+    def _put(write: lmdb.Transaction, record: Record, origin: int) -> bool:
+        """Write a record; returns whether its domain is new."""
+        key = digest(record.domain)
+        former = write.get(key)
+        origins = origin | (Record.decode(bytes(former)).origins if former else 0)
+        raw = record._replace(origins=origins).encode()
+        if raw != former:
+            write.put(key, raw)
+        return former is None
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[lmdb.Transaction]:
+        try:
+            with self._environment.begin(write=True) as write:
+                yield write
+        except lmdb.MapFullError:
+            raise ReplicaError(f"{self.path}: the table has reached its largest size") from None
+        except lmdb.Error as error:
+            raise ReplicaError(f"{self.path}: not changed: {error}") from None
+
+    def _open(self) -> lmdb.Environment:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+            return self._environment_at(self.path)
+        except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError):
+            # No LMDB file any more. Its sources fill a new one; the old is kept for whoever wants to know why.
+            self.path.rename(self.path.with_suffix(".broken"))
+            return self._environment_at(self.path)
+        except (lmdb.Error, OSError) as error:
+            raise ReplicaError(f"{self.path}: cannot be opened: {error}") from None
+
+    @staticmethod
+    def _environment_at(path: Path) -> lmdb.Environment:
+        environment = lmdb.open(str(path), subdir=False, map_size=_MAP_SIZE, max_readers=512, mode=0o660)
+        environment.reader_check()
+        with environment.begin() as read:
+            read.stat()
+        return environment
+
+    def _adopt_owner(self, directory: Path) -> None:
+        """What root creates on the command line must stay writable for the daemon, whose directory it is."""
+        if os.geteuid() != 0:
+            return
+        owner = directory.stat()
+        for path in self.path.parent.glob(f"{self.path.name}*"):
+            os.chown(path, owner.st_uid, owner.st_gid)

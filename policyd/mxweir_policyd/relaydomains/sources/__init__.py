@@ -1,0 +1,1 @@
+"""Where relay domains come from; each source fills the replica."""

@@ -1,0 +1,51 @@
+"""The domains file: a domain a line, an optional next hop behind it, `#` begins a comment.
+
+example.org
+.example.com            # and everything below example.com
+example.net  smtp:[192.0.2.25]
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from mxweir_policyd.relaydomains.match import Record, parse_line
+
+_LONGEST_LINE = 16 * 1024
+
+
+class BadLine(NamedTuple):
+    """A line that is no domain."""
+
+    number: int
+    what: str
+
+
+class DomainList(NamedTuple):
+    """What a file holds: its good lines, and its bad ones with their numbers."""
+
+    records: dict[str, Record]
+    bad: list[BadLine]
+
+
+def read_domains(path: Path, origin: int) -> DomainList:
+    """Read a domains file; raises OSError. A domain that stands twice counts as it stood last."""
+    found = DomainList({}, [])
+    with path.open("rb") as file:
+        number = 0
+        while raw := file.readline(_LONGEST_LINE):
+            number += 1
+            if len(raw) == _LONGEST_LINE and not raw.endswith(b"\n"):
+                found.bad.append(BadLine(number, "longer than 16 KiB"))
+                while raw and not raw.endswith(b"\n"):
+                    raw = file.readline(_LONGEST_LINE)
+                continue
+            try:
+                record = parse_line(raw.decode().removeprefix("\ufeff"), origin)
+            except UnicodeDecodeError:
+                found.bad.append(BadLine(number, "not valid UTF-8"))
+            except ValueError as error:
+                found.bad.append(BadLine(number, str(error)))
+            else:
+                if record is not None:
+                    found.records[record.domain] = record
+    return found
