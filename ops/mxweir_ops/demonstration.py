@@ -4,7 +4,6 @@ Everything is private to the demonstration and gone after it: Postfix, spamd,
 both daemons, their files. The reasons shown are the daemons' own log lines.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -131,10 +130,7 @@ class Stage:
 
     def _lines(self, scene: Scene) -> Iterator[dict[str, Any]]:
         for daemon in (self._stack.policyd, self._stack.milter):
-            for text in daemon.log().splitlines():
-                line = json.loads(text) if text.startswith("{") else {}
-                if line.get("sender") == scene.sender and line["event"] in ("decision", "scan"):
-                    yield line
+            yield from daemon.records(sender=scene.sender)
 
 
 def _spam_headers(delivery: Delivery) -> dict[str, str]:

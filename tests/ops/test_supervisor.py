@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def test_a_child_that_hangs_is_killed_after_the_drain_time_and_the_status_says_s
         while True: time.sleep(60)
     """
     told: list[str] = []
-    supervisor = Supervisor({"deaf": python(deaf)}, 0.2, lambda event: told.append(event[0]))
+    supervisor = Supervisor({"deaf": python(deaf)}, 0.2, lambda event: told.append(str(event[0])))
 
     def tick() -> None:
         if ready.exists():
@@ -115,6 +116,10 @@ while True: signal.pause()
 """
 
 
+def reads(file: Path, text: str) -> bool:
+    return file.read_text() == text
+
+
 def test_a_hangup_is_passed_on_when_there_is_no_terminal(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     code = RELOADING % ((str(journal),) * 3)
@@ -123,7 +128,7 @@ def test_a_hangup_is_passed_on_when_there_is_no_terminal(tmp_path: Path) -> None
         for number, expected in ((signal.SIGHUP, "ready reload "), (signal.SIGTERM, "ready reload stop ")):
             assert wait_until(lambda: journal.exists() and journal.read_text().startswith("ready"), 10)
             process.send_signal(number)
-            assert wait_until(lambda text=expected: journal.read_text() == text, 10)
+            assert wait_until(partial(reads, journal, expected), 10)
         assert process.wait(10) == 0
     finally:
         process.kill()

@@ -8,9 +8,10 @@ from typing import Any
 
 from mxweir_ops.demonstration import Shown, Stage
 from mxweir_ops.lab.process import LabError
+from mxweir_ops.options import add_json
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Any) -> None:
     """Add this command to the argument tree."""
     parser = subparsers.add_parser(
         "demo",
@@ -18,7 +19,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Start a private Postfix, spamd and mxweir in a temporary directory (needs root), send a "
         "handful of messages, show what Postfix answered to each and why, and stop everything again.",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON array instead")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -66,9 +67,9 @@ def _told(number: int, shown: Shown) -> list[str]:
 def _reason(line: dict[str, Any]) -> str:
     """The fields of a log line that decided."""
     if line.get("event") == "scan":
-        daemon, names = "milter", ("outcome", "score", "threshold", "reason", "symbols")
+        daemon, names = "milter", ["outcome", "score", "threshold", "reason", "symbols"]
     else:
-        daemon, names = "policyd", ("check", "rule", "key", "used")
+        daemon, names = "policyd", ["check", "rule", "key", "used"]
     fields = [f"{name}={line[name]}" for name in names if line.get(name) not in (None, "")]
     return f"{daemon}: {' '.join(fields)}" if fields else "no log line explains it"
 

@@ -11,20 +11,22 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from mxweir.clock import system_clock
-from mxweir.config import DEFAULT_PATH, Config, load
+from mxweir.config import Config, load
 from mxweir.events import Event, Trouble
 from mxweir.log import LogObserver
 from mxweir_ops.development import Development
 from mxweir_ops.lab.daemons import command
+from mxweir_ops.options import add_config
 from mxweir_ops.supervisor import Supervisor
 
 _DRAIN_SLACK = 5.0
 """Seconds on top of a daemon's own drain time before it counts as hanging."""
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Any) -> None:
     """Add this command to the argument tree."""
     parser = subparsers.add_parser(
         "run",
@@ -33,7 +35,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "one that dies is started again. SIGHUP reloads.",
     )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {DEFAULT_PATH})")
+    add_config(where)
     where.add_argument(
         "--development",
         type=Path,

@@ -1,26 +1,27 @@
 """mxweir's own daemons as child processes, on a configuration written for the occasion."""
 
 import http.client
+import json
 import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from mxweir.config import load
 from mxweir.endpoint import Endpoint, Inet, Unix
 from mxweir_ops.lab.place import connect, free_endpoint
-from mxweir_ops.lab.process import Child, Server
+from mxweir_ops.lab.process import Child, Server, wait_until
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 30.0
 
 
-def command(verb: str, config_file: Path) -> list[str]:
-    """The command line of `mxweir VERB --config FILE` with this very Python and these very packages."""
+def command(verb: str, config_file: Path, *words: str) -> list[str]:
+    """The command line of `mxweir VERB WORDS --config FILE` with this very Python and these very packages."""
     # -P: what happens to lie in the current directory is no part of the program.
-    return [sys.executable, "-P", "-m", "mxweir_ops", verb, "--config", str(config_file)]
+    return [sys.executable, "-P", "-m", "mxweir_ops", verb, *words, "--config", str(config_file)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,17 @@ class Daemon(Server):
     def log(self) -> str:
         """Everything it has logged."""
         return self.log_file.read_text(errors="backslashreplace") if self.log_file.exists() else ""
+
+    def records(self, **fields: object) -> list[dict[str, Any]]:
+        """The log's lines in which all these fields have these values; for format = "json"."""
+        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        return [line for line in lines if fields.items() <= line.items()]
+
+    def wait_for(self, seconds: float = 10.0, **fields: object) -> dict[str, Any]:
+        """The last such line, once there is one; TimeoutError when there is none in that many seconds."""
+        if not wait_until(lambda: bool(self.records(**fields)), seconds):
+            raise TimeoutError(f"mxweir {self.verb} logged no line with {fields}")
+        return self.records(**fields)[-1]
 
 
 def get(page: Inet, path: str) -> tuple[int, str]:

@@ -62,13 +62,17 @@ class Postfix(Server):
         self.maildir = Maildir(self.directory / "mail" / "all")
         self.log_file = self.directory / "log" / "mail.log"
 
-    def start(self) -> None:
-        """Start it and wait until it greets; LabError says why it does not."""
+    def prepare(self) -> None:
+        """Write the configuration and make the directories; LabError when this machine cannot run it."""
         program("postfix", "postfix")
         if os.geteuid() != 0:
             raise LabError("a private Postfix needs root, because Postfix's master process does")
         self._lay_out()
         self.write_settings()
+
+    def start(self) -> None:
+        """Start it and wait until it greets; LabError says why it does not."""
+        self.prepare()
         printed = self._postfix("start")
         if not wait_until(self._greets, _START_SECONDS):
             last = (printed + self.log()).strip().splitlines()[-1:] or ["(no log)"]
@@ -90,6 +94,12 @@ class Postfix(Server):
         self.settings.update(settings)
         self.write_settings()
         self._postfix("reload")
+
+    def put_table(self, name: str, source: str) -> None:
+        """Write and index a lookup table beside main.cf; running processes see it at once."""
+        path = self.directory / "etc" / name
+        path.write_text(source)
+        self._run("postmap", "-c", str(self.directory / "etc"), str(path))
 
     def log(self) -> str:
         """Everything this instance has logged."""
@@ -158,7 +168,11 @@ class Postfix(Server):
 
     def _postfix(self, verb: str) -> str:
         """Run `postfix VERB` for this instance; what it printed, which is little: it mostly logs."""
-        command = [str(program("postfix", "postfix")), "-c", str(self.directory / "etc"), verb]
+        return self._run("postfix", "-c", str(self.directory / "etc"), verb)
+
+    @staticmethod
+    def _run(name: str, *arguments: str) -> str:
+        command = [str(program(name, "postfix")), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)
         return done.stdout + done.stderr
 

@@ -4,6 +4,7 @@ Postfix gets the very lines that `mxweir config postfix` prints for the
 configuration in use, so whoever uses a stack proves those lines too.
 """
 
+import subprocess
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ from pathlib import Path
 
 from mxweir.config import load
 from mxweir.endpoint import Endpoint
-from mxweir_ops.commands.config import postfix_lines
-from mxweir_ops.lab.daemons import Addresses, Daemon, Setup
+from mxweir_ops import postfix
+from mxweir_ops.lab.daemons import Addresses, Daemon, Setup, command
 from mxweir_ops.lab.postfix import Postfix, parse_settings
 from mxweir_ops.lab.process import LabError, Server
 from mxweir_ops.lab.sink import Maildir
@@ -61,6 +62,8 @@ class Stack(Server):
         if self.plan.engine is not None:
             self._running.enter_context(self.milter)
         self.mx.settings.update(self._settings())
+        self.mx.prepare()
+        self.export_domains()
         self._running.enter_context(self.mx)
 
     def stop(self) -> None:
@@ -91,8 +94,17 @@ class Stack(Server):
         """Where the mail arrives."""
         return self.mx.maildir
 
+    def export_domains(self) -> None:
+        """Bring Postfix's own table of relay domains up to date, the way the printed lines say."""
+        export = command("domains", self.config_file, "export", "--postfix")
+        done = subprocess.run(export, capture_output=True, text=True, timeout=30, check=True)
+        self.mx.put_table("relay_domains", done.stdout)
+
     def _settings(self) -> dict[str, str]:
-        settings = parse_settings(postfix_lines(load(self.config_file)))
+        """The printed lines, with only the places changed that are private here."""
+        queue = str(self.mx.directory / "spool")
+        printed = "\n".join(postfix.main_cf(load(self.config_file), queue))
+        settings = parse_settings(printed.replace("/etc/postfix/", f"{self.mx.directory}/etc/"))
         if self.plan.engine is None:
             settings.pop("smtpd_milters", None)
         return {**settings, **self.plan.settings}

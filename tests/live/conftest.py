@@ -1,0 +1,118 @@
+"""The servers that the live tests share.
+
+A missing server is a skip with its reason on a developer's machine; under CI
+tests/conftest.py makes every skip a failure.
+"""
+
+import random
+import string
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from mxweir_ops.lab.place import temporary_directory
+from mxweir_ops.lab.process import LabError, Server
+from mxweir_ops.lab.spamd import Spamd
+from mxweir_ops.lab.stack import Plan, Stack
+
+ServerT = TypeVar("ServerT", bound=Server)
+
+HERE = Path(__file__).parent
+
+DOMAINS = """\
+example.org
+bücher.example
+.tree.example
+plain.example
+"""
+
+RULES = """\
+[[limit]]
+name = "sender"
+key = "sender"
+rate = "10/hour"
+burst = 5
+
+[[access]]
+block = "sender_org"
+value = "bulk.example"
+reason = "never confirmed its addresses"
+
+[log]
+format = "json"
+"""
+
+MILTER = """\
+tag_at = 5.0
+quarantine_at = 30.0
+reject_at = 100.0
+max_scan_size = "64KiB"
+"""
+
+LAB_RULES = """\
+body LAB_QUARANTINE /mxweir-lab-quarantine/
+score LAB_QUARANTINE 50
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this directory is live."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.live)
+
+
+@pytest.fixture(scope="session")
+def place() -> Iterator[Path]:
+    """A directory of short path for the whole run."""
+    with temporary_directory() as directory:
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def spamd(place: Path) -> Iterator[Spamd]:
+    with running(Spamd(place, LAB_RULES)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def stack(place: Path, spamd: Spamd) -> Iterator[Stack]:
+    """The one that most tests share; no test may stop it or change its configuration."""
+    plan = Plan(engine=spamd.endpoint, domains=DOMAINS, milter=MILTER, rest=RULES)
+    with running(Stack(place, plan)) as server:
+        yield server
+
+
+@pytest.fixture
+def new_stack() -> Iterator[Callable[..., Stack]]:
+    """Starts a stack of the test's own, with the shared one's rules where it says no others."""
+    with ExitStack() as everything:
+
+        def start(**plan: Any) -> Stack:
+            directory = everything.enter_context(temporary_directory())
+            plan = {"domains": DOMAINS, "milter": MILTER, "rest": RULES} | plan
+            return everything.enter_context(running(Stack(directory, Plan(**plan))))
+
+        yield start
+
+
+@pytest.fixture
+def sender() -> str:
+    """A sender whom no other test uses, with room in every limit."""
+    return f"{''.join(random.choices(string.ascii_lowercase, k=12))}@sender.example"
+
+
+@contextmanager
+def running(server: ServerT) -> Iterator[ServerT]:
+    try:
+        server.start()
+    except LabError as error:
+        server.stop()
+        pytest.skip(str(error))
+    try:
+        yield server
+    finally:
+        server.stop()
