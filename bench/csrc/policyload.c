@@ -367,7 +367,7 @@ static const char usage[] =
     "  --independent   draw three numbers\n"
     "  --sweep         take the numbers in turn: N requests see each key once\n"
     "  --hot SHARE     that share of the requests has number 0\n"
-    "  --print         show one request and stop\n";
+    "  --print         write one request, or --requests of them, to stdout and stop\n";
 
 static void parse_options(int argc, char **argv) {
     static const struct option known[] = {
@@ -406,7 +406,8 @@ int main(int argc, char **argv) {
     parse_options(argc, argv);
     if (opt.print) {
         char request[REQUEST_MAX];
-        return fwrite(request, 1, build(request), stdout) == 0;
+        do fwrite(request, 1, build(request), stdout); while (++started < opt.total);
+        return ferror(stdout);
     }
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     conns = calloc(opt.conns, sizeof *conns);

@@ -19,20 +19,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mxweir_bench import mail, memory, rates, report, tools
+from mxweir_bench import mail, memory, rates, report, servers, tools
 from mxweir_bench.load import InvalidRunError
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import LabError
 
 PARTS = ("rates", "memory", "mail")
-IN_MEMORY = Path("/dev/shm")
 
 
 def main() -> int:
     """Run the chosen parts and print them."""
     options = _options()
-    if IN_MEMORY.is_dir():
-        tempfile.tempdir = str(IN_MEMORY)  # log files and Postfix's queue: no disk in the figures
+    if servers.IN_MEMORY.is_dir():
+        tempfile.tempdir = str(servers.IN_MEMORY)  # log files, and Postfix's queue
     try:
         with temporary_directory() as directory:
             result, text = _measure(options, directory)

@@ -28,9 +28,11 @@ class Run:
     others_cpu: float
 
 
-def request(policyload: Path, *options: str) -> bytes:
-    """A request as the load generator sends them."""
-    return subprocess.run([policyload, "--print", *options], capture_output=True, check=True).stdout
+def requests(policyload: Path, count: int, keys: int) -> list[bytes]:
+    """Requests as the load generator sends them, drawn from that many senders, recipients and clients."""
+    argv = [str(policyload), "--print", "--requests", str(count), "--keys", str(keys)]
+    out = subprocess.run(argv, capture_output=True, check=True).stdout
+    return [text + b"\n\n" for text in out.split(b"\n\n")[:-1]]
 
 
 def run(policyload: Path, server: Server, options: Sequence[str]) -> Run:

@@ -44,7 +44,7 @@ def part(
         quiet = stack.enter_context(servers.mxweir("mxweir", directory, unix=unix))
         logging = stack.enter_context(servers.mxweir("mxweir with log", directory, level="info", unix=unix))
         for server in (quiet, logging):
-            servers.check_work(server, load.request(tools.policyload))
+            servers.check_work(server, *load.requests(tools.policyload, 2, KEYS))
         rows = measure(tools.policyload, [noop, quiet, logging], connections, seconds, rounds)
     text = f"""\
 ## Requests a second

@@ -19,6 +19,9 @@ LIMITS = ("client_network", "sender", "sender_org", "recipient", "recipient_doma
 RECIPIENT_DOMAINS = tuple(f"rcptdom{n}.example" for n in range(1009))
 """The domains of the load generator's recipients."""
 
+IN_MEMORY = Path("/dev/shm")
+"""Where temporary files go if it is there: no disk in the figures."""
+
 _RATE = "10000000/minute"
 _MXWEIR = Path(sys.executable).with_name("mxweir")
 
@@ -60,58 +63,71 @@ def noop(program: Path, directory: Path, *, unix: bool = False) -> Iterator[Serv
 
 
 @contextmanager
-def mxweir(name: str, directory: Path, *, level: str = "warning", unix: bool = False) -> Iterator[Server]:
+def floor(directory: Path) -> Iterator[Server]:
+    """A server on the daemon's event loop that answers without reading."""
+    address, log = _address("floor", directory, unix=False), directory / "floor.log"
+    argv: list[str | Path] = [sys.executable, Path(__file__).with_name("floor.py"), address]
+    with _running("sockets and event loop", argv, address, log) as child:
+        yield Server("sockets and event loop", address, child, log)
+
+
+@contextmanager
+def mxweir(
+    name: str, directory: Path, *, level: str = "warning", save_every: str = "1m", unix: bool = False
+) -> Iterator[Server]:
     """`mxweir policyd` with one worker, counters in the process, five limits and the relay check.
 
     At `level` "info" every decision has its line. LabError when it does not start.
     """
     home = directory / name.replace(" ", "-")
-    (home / "state").mkdir(parents=True)
-    (home / "domains").write_text("".join(f"{domain}\n" for domain in RECIPIENT_DOMAINS))
     address, log = _address("policy", home, unix=unix), home / "log"
-    config = home / "mxweir.toml"
-    config.write_text(configuration(home, address, level))
+    config = configure(home, address, level, save_every)
     with _running(name, [_MXWEIR, "policyd", "--config", config], address, log) as child:
         yield Server(name, address, child, log, logs_decisions=level == "info")
 
 
-def configuration(home: Path, address: str, level: str) -> str:
-    """What is measured: five limits whose rates are far from being hit, otherwise the defaults.
+def configure(home: Path, address: str, level: str = "warning", save_every: str = "1m") -> Path:
+    """Write what is measured: five limits whose rates are far from being hit, otherwise the defaults.
 
-    Except for `save_every`, which is short, so that each run holds several
-    savings of the counters and a fast run is not one that happened to miss them.
+    `home` is made, with the state directory and the domains file in it; returns
+    the configuration's path.
     """
+    (home / "state").mkdir(parents=True)
+    (home / "domains").write_text("".join(f"{domain}\n" for domain in RECIPIENT_DOMAINS))
     listen = address if address.startswith("unix:") else f"inet:{address}"
     limits = "".join(f'[[limit]]\nname = "{key}"\nkey = "{key}"\nrate = "{_RATE}"\n' for key in LIMITS)
-    return f"""\
+    path = home / "mxweir.toml"
+    path.write_text(f"""\
 state_dir = "{home}/state"
 [policyd]
 listen = ["{listen}"]
 maps = []
 http = "inet:127.0.0.1:{free_port()}"
 workers = 1
-save_every = "1s"
+save_every = "{save_every}"
 [domains]
 file = "{home}/domains"
 [log]
 level = "{level}"
 decisions = "1000000/second"
-{limits}"""
+{limits}""")
+    return path
 
 
-def check_work(server: Server, request: bytes) -> None:
+def check_work(server: Server, asked: bytes, explained: bytes) -> None:
     """Prove that mxweir does what it is measured for; LabError says what it leaves out.
 
     Our domain passes, a foreign one is refused, and `mxweir explain` shows that
-    all five limits were asked.
+    all five limits are asked. It is shown a second request: what was asked
+    before would not be counted again.
     """
-    foreign = request.replace(b"@rcptdom", b"@foreign-rcptdom")
-    if (answer := server.ask(request)) != "action=DUNNO":
+    foreign = asked.replace(b"@rcptdom", b"@foreign-rcptdom")
+    if (answer := server.ask(asked)) != "action=DUNNO":
         raise LabError(f"{server.name} answers a recipient of ours with {answer!r}")
     if not (answer := server.ask(foreign)).startswith("action=550 5.7.1 "):
         raise LabError(f"{server.name} answers a foreign recipient with {answer!r}")
     argv: list[str | Path] = [_MXWEIR, "explain", "--json", "--config", server.log.with_name("mxweir.toml")]
-    done = subprocess.run(argv, input=request, capture_output=True, check=False)
+    done = subprocess.run(argv, input=explained, capture_output=True, check=False)
     trail = json.dumps(json.loads(done.stdout)["trail"]) if done.stdout else done.stderr.decode()
     if missing := [name for name in LIMITS if f'"{name}"' not in trail]:
         raise LabError(f"{server.name} did not ask the limits {', '.join(missing)}: {trail}")
