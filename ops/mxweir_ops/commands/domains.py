@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import idna
+
 from mxweir.address import fold_domain
 from mxweir.config import Config, load
 from mxweir_ops.options import add_config, add_json
@@ -130,10 +132,18 @@ def export(args: argparse.Namespace, config: Config, replica: Replica) -> int:
         if args.json:
             print(json.dumps(record._asdict(), ensure_ascii=False))
         elif args.postfix:
-            print(f"{record.domain} OK")
+            print("\n".join(f"{name} OK" for name in _as_postfix_asks(record.domain)))
         else:
             print(record.line())
     return GOOD
+
+
+def _as_postfix_asks(domain: str) -> list[str]:
+    """Both forms of an internationalised name: Postfix looks up the one that the client used."""
+    try:
+        return list(dict.fromkeys([domain, idna.decode(domain)]))
+    except idna.IDNAError:
+        return [domain]
 
 
 def verify(args: argparse.Namespace, config: Config, replica: Replica) -> int:
