@@ -122,16 +122,16 @@ class Stage:
         found: list[dict[str, Any]] = []
 
         def look() -> bool:
-            found[:] = [line for line in self._lines(scene) if line.get("check") or line["event"] == "scan"]
-            return bool(found)
+            asked = self._stack.policyd.records(event="decision", sender=scene.sender)
+            found[:] = [line for line in asked if line.get("check")] or self._stack.milter.records(
+                event="scan", sender=scene.sender
+            )
+            return len(found) > 0
 
         wait_until(look, _LOG_SECONDS)
         return found[-1] if found else {}
 
-    def _lines(self, scene: Scene) -> Iterator[dict[str, Any]]:
-        for daemon in (self._stack.policyd, self._stack.milter):
-            yield from daemon.records(sender=scene.sender)
-
 
 def _spam_headers(delivery: Delivery) -> dict[str, str]:
-    return {name: value for name, value in delivery.message.items() if name.lower().startswith("x-spam-")}
+    names = [name for name in delivery.message if name.lower().startswith("x-spam-")]
+    return {name: delivery.header(name) or "" for name in names}

@@ -2,13 +2,17 @@
 
 import argparse
 import json
+import re
 import signal
 import sys
+import textwrap
 from typing import Any
 
 from mxweir_ops.demonstration import Shown, Stage
 from mxweir_ops.lab.process import LabError
 from mxweir_ops.options import add_json
+
+_WIDTH = 90
 
 
 def add_parser(subparsers: Any) -> None:
@@ -61,7 +65,13 @@ def _told(number: int, shown: Shown) -> list[str]:
     ]
     if shown.delivered is not None:
         rows += [("delivered", f"{name}: {value}") for name, value in shown.delivered.items()]
-    return [f"{number}. {scene.title}", *(f"   {name:<10} {text}" for name, text in rows)]
+    return [f"{number}. {scene.title}", *(line for name, text in rows for line in _wrapped(name, text))]
+
+
+def _wrapped(name: str, text: str) -> list[str]:
+    """A row whose continued lines stand below its text; log fields and headers may break at a comma."""
+    lines = textwrap.wrap(re.sub(r",(?=\S)", ", ", text), _WIDTH, break_long_words=False) or [""]
+    return [f"   {name if number == 0 else '':<10} {line}" for number, line in enumerate(lines)]
 
 
 def _reason(line: dict[str, Any]) -> str:
