@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mxweir.config import Config
 from mxweir.endpoint import Inet
+from mxweir_ops import postfix
 from mxweir_ops.lab.daemons import Addresses, Setup
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import LabError, Server
@@ -96,6 +97,13 @@ class Development(Server):
         else:
             yield f"  spamd     {SPAMD} (private, local tests only)"
         yield f"  files     {self.config_file}, {config.domains.file}"
+        yield ""
+        yield "To try it with the Postfix of this host, in main.cf:"
+        yield ""
+        yield from (line for line in postfix.main_cf(config) if line and not line.startswith("#"))
+        yield ""
+        export = f"mxweir domains export --postfix --config {self.config_file}"
+        yield f"and: {export} > /etc/postfix/relay_domains && postmap /etc/postfix/relay_domains"
 
     def _start_spamd(self) -> None:
         # Not under our directory: spamd gives up root, and a checkout may lie where only root may go.
