@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mxweir import http, service
 from mxweir.clock import system_clock
 from mxweir.config import Config, ConfigError, load
-from mxweir.events import Event, Trouble, to_all
+from mxweir.events import Event, Trouble, tell_all
 from mxweir.log import LogObserver, notice
 from mxweir.metrics import Metrics, ScanMetrics
 from mxweir_milter import engines
@@ -77,7 +77,7 @@ class MilterDaemon:
         self._log = LogObserver(config.log, clock, "milter")
         self._metrics = Metrics("milter")
         self._telling = threading.Lock()
-        self._observers = to_all([ScanMetrics(self._metrics), self._log])
+        self._observers = tell_all(ScanMetrics(self._metrics).handlers(), self._log.handlers())
         self._loop = ScanLoop(self._scanner(config))
         self._front = self._build_front(lambda: Session(lambda: self._policy, clock, monotonic))
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -140,16 +140,15 @@ class MilterDaemon:
     def _say_started(self) -> None:
         self._not_ready = ""
         milter = self._config.milter
-        for warning in self._config.warnings:
-            if warning.startswith("milter."):
-                self._observe(notice("configuration warning", warning=warning))
-        if not milter.engine:
-            self._observe(
-                Trouble("no engine", "no [[milter.engine]] is configured: all mail is marked unscanned")
-            )
+        self._warn(self._config)
         names = " ".join(f"{engine.type}={engine.address}" for engine in milter.engine)
         self._observe(notice("started", listen=str(milter.listen), engines=names or "none"))
         service.notify("READY=1")
+
+    def _warn(self, config: Config) -> None:
+        for warning in config.warnings:
+            if warning.startswith("milter."):
+                self._observe(Trouble("configuration warning", warning))
 
     # While it runs
 
@@ -202,6 +201,7 @@ class MilterDaemon:
         self._loop.scanner = self._scanner(config)
         self._policy = build_policy(config)
         self._config = config
+        self._warn(config)
         self._observe(notice("configuration reloaded", engines=len(config.milter.engine)))
 
     # Stopping

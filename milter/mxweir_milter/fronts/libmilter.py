@@ -18,7 +18,8 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from time import monotonic
+from typing import Any, Protocol, cast
 
 import Milter
 
@@ -41,7 +42,32 @@ _NO_REPLY = Milter.P_NR_CONN | Milter.P_NR_HELO | Milter.P_NR_MAIL | Milter.P_NR
 _PROTOCOL = _NO_REPLY | Milter.P_NOEOH | Milter.P_NOUNKNOWN | Milter.P_SKIP | Milter.P_HDR_LEADSPC
 
 _LOOKS_UP = 6.0
-"""Seconds in which libmilter's listener notices that it shall stop; after a knock it does so at once."""
+"""Seconds in which libmilter's listener notices by itself that it shall stop; knocking makes it look now."""
+
+
+class Context(Protocol):
+    """What is used of pymilter's context of one connection."""
+
+    def getsymval(self, sym: str) -> str | None:
+        """A macro's value."""
+
+    def setreply(self, rcode: str, xcode: str, text: str) -> None:
+        """The SMTP reply for the refusal that is returned next."""
+
+    def addheader(self, field: str, value: str) -> None:
+        """Append a header field; raises Milter.error when Postfix is gone."""
+
+    def chgheader(self, field: str, idx: int, value: str | None) -> None:
+        """Change an instance of a header field, or remove it."""
+
+    def quarantine(self, reason: str) -> None:
+        """Have the message held."""
+
+    def setpriv(self, value: object) -> object:
+        """Attach an object of ours."""
+
+    def getpriv(self) -> object:
+        """The object of ours, or None."""
 
 
 @dataclass(slots=True, eq=False)
@@ -97,9 +123,12 @@ class LibmilterFront:
     def stop(self) -> None:
         """Stop serving; sessions still open are cut off when the process ends."""
         if self._thread.is_alive():
-            Milter.stop()
+            # It waits for a lock that the listener holds while it sleeps: hence a thread, and the knocking.
+            threading.Thread(target=Milter.stop, name="stop", daemon=True).start()
+        until = monotonic() + _LOOKS_UP
+        while self._thread.is_alive() and monotonic() < until:
             self._door.knock()
-            self._thread.join(_LOOKS_UP)
+            self._thread.join(0.05)
         self._door.close()
 
     def sessions(self) -> int:
@@ -137,7 +166,7 @@ class LibmilterFront:
 
     # libmilter's callbacks
 
-    def _negotiate(self, ctx: Milter.Context, offered: list[int]) -> int:
+    def _negotiate(self, ctx: Context, offered: list[int]) -> int:
         try:
             peer = self._peer(ctx)
             peer.protocol = offered[1] & _PROTOCOL
@@ -148,7 +177,7 @@ class LibmilterFront:
             return Milter.ALL_OPTS
         return Milter.CONTINUE
 
-    def _connect(self, ctx: Milter.Context, name: str, family: int, address: Any) -> int:
+    def _connect(self, ctx: Context, name: str, family: int, address: Any) -> int:
         def step(peer: _Peer) -> int:
             text = str(address[0]) if family in (socket.AF_INET, socket.AF_INET6) else ""
             peer.session.connect(name, text, _macros(ctx, facts.CONNECT_MACROS))
@@ -156,28 +185,28 @@ class LibmilterFront:
 
         return self._step(ctx, "connect", step)
 
-    def _helo(self, ctx: Milter.Context, name: str) -> int:
+    def _helo(self, ctx: Context, name: str) -> int:
         def step(peer: _Peer) -> int:
             peer.session.helo(name, _macros(ctx, facts.HELO_MACROS))
             return peer.no_reply(Milter.P_NR_HELO)
 
         return self._step(ctx, "helo", step)
 
-    def _mail(self, ctx: Milter.Context, sender: bytes, *params: bytes) -> int:
+    def _mail(self, ctx: Context, sender: bytes, *params: bytes) -> int:
         def step(peer: _Peer) -> int:
             peer.session.mail(sender, params, _macros(ctx, facts.MAIL_MACROS))
             return peer.no_reply(Milter.P_NR_MAIL)
 
         return self._step(ctx, "mail", step)
 
-    def _rcpt(self, ctx: Milter.Context, recipient: bytes, *_: bytes) -> int:
+    def _rcpt(self, ctx: Context, recipient: bytes, *_: bytes) -> int:
         def step(peer: _Peer) -> int:
             peer.session.rcpt(recipient)
             return peer.no_reply(Milter.P_NR_RCPT)
 
         return self._step(ctx, "rcpt", step)
 
-    def _data(self, ctx: Milter.Context) -> int:
+    def _data(self, ctx: Context) -> int:
         def step(peer: _Peer) -> int:
             concluded = peer.session.data(_macros(ctx, facts.DATA_MACROS))
             if concluded is None:
@@ -187,7 +216,7 @@ class LibmilterFront:
 
         return self._step(ctx, "data", step)
 
-    def _header(self, ctx: Milter.Context, name: str, value: bytes) -> int:
+    def _header(self, ctx: Context, name: str, value: bytes) -> int:
         def step(peer: _Peer) -> int:
             whole = value if peer.protocol & Milter.P_HDR_LEADSPC else b" " + value
             peer.session.header(name.encode("utf-8", "replace"), whole)
@@ -195,14 +224,14 @@ class LibmilterFront:
 
         return self._step(ctx, "header", step)
 
-    def _body(self, ctx: Milter.Context, piece: bytes) -> int:
+    def _body(self, ctx: Context, piece: bytes) -> int:
         def step(peer: _Peer) -> int:
             wanted = peer.session.body(piece)
             return Milter.CONTINUE if wanted or not peer.protocol & Milter.P_SKIP else Milter.SKIP
 
         return self._step(ctx, "body", step)
 
-    def _end(self, ctx: Milter.Context) -> int:
+    def _end(self, ctx: Context) -> int:
         def step(peer: _Peer) -> int:
             peer.answering = True
             try:
@@ -212,21 +241,21 @@ class LibmilterFront:
 
         return self._step(ctx, "end of message", step, Milter.ACCEPT)
 
-    def _abort(self, ctx: Milter.Context) -> int:
+    def _abort(self, ctx: Context) -> int:
         def step(peer: _Peer) -> int:
             peer.session.abort()
             return Milter.CONTINUE
 
         return self._step(ctx, "abort", step)
 
-    def _close(self, ctx: Milter.Context) -> int:
-        self._peers.discard(ctx.getpriv())
+    def _close(self, ctx: Context) -> int:
+        self._peers.discard(cast("_Peer", ctx.getpriv()))
         ctx.setpriv(None)
         return Milter.CONTINUE
 
     # How they work
 
-    def _peer(self, ctx: Milter.Context) -> _Peer:
+    def _peer(self, ctx: Context) -> _Peer:
         """The session of a context; made at its first callback."""
         peer = cast("_Peer | None", ctx.getpriv())
         if peer is None:
@@ -236,7 +265,7 @@ class LibmilterFront:
         return peer
 
     def _step(
-        self, ctx: Milter.Context, name: str, step: Callable[[_Peer], int], otherwise: int = Milter.CONTINUE
+        self, ctx: Context, name: str, step: Callable[[_Peer], int], otherwise: int = Milter.CONTINUE
     ) -> int:
         peer = None
         try:
@@ -253,7 +282,7 @@ class LibmilterFront:
         with contextlib.suppress(Exception):
             self._observe(Trouble(f"internal error at {step}", repr(error), "error"))
 
-    def _answer(self, ctx: Milter.Context, peer: _Peer) -> int:
+    def _answer(self, ctx: Context, peer: _Peer) -> int:
         try:
             concluded = self._conclude(ctx, peer.session)
         except Exception as error:  # noqa: BLE001
@@ -271,13 +300,13 @@ class LibmilterFront:
         finally:
             self._observe(event)
 
-    def _conclude(self, ctx: Milter.Context, session: Session) -> Concluded:
+    def _conclude(self, ctx: Context, session: Session) -> Concluded:
         step = session.end(_macros(ctx, facts.END_MACROS))
         if isinstance(step, Wanted):
             return session.conclude(self._scan(step.message, step.deadline))
         return step
 
-    def _apply(self, ctx: Milter.Context, answer: Answer, space: str) -> int:
+    def _apply(self, ctx: Context, answer: Answer, space: str) -> int:
         if reply := answer.reply:
             ctx.setreply(reply.code, reply.enhanced, reply.text)
             return Milter.REJECT if reply.permanent else Milter.TEMPFAIL
@@ -290,7 +319,7 @@ class LibmilterFront:
         return Milter.ACCEPT
 
 
-def _macros(ctx: Milter.Context, names: Sequence[str]) -> facts.Macros:
+def _macros(ctx: Context, names: Sequence[str]) -> facts.Macros:
     """The macros that are there; one that is no UTF-8 makes pymilter raise, and is not there."""
     found: dict[str, str] = {}
     for name in names:
