@@ -6,19 +6,17 @@ tests/conftest.py makes every skip a failure.
 
 import random
 import string
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from mxweir_ops.lab.place import temporary_directory
-from mxweir_ops.lab.process import LabError, Server
+from mxweir_ops.lab.process import MissingError
 from mxweir_ops.lab.spamd import Spamd
 from mxweir_ops.lab.stack import Plan, Stack
-
-ServerT = TypeVar("ServerT", bound=Server)
 
 HERE = Path(__file__).parent
 
@@ -65,6 +63,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.live)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup() -> Generator[None, object, object]:
+    """A fixture whose server this machine does not have skips the test."""
+    try:
+        return (yield)
+    except MissingError as error:
+        pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call() -> Generator[None, object, object]:
+    """So does a test that starts one itself."""
+    try:
+        return (yield)
+    except MissingError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session")
 def place() -> Iterator[Path]:
     """A directory of short path for the whole run."""
@@ -74,7 +90,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def spamd(place: Path) -> Iterator[Spamd]:
-    with running(Spamd(place, LAB_RULES)) as server:
+    with Spamd(place, LAB_RULES) as server:
         yield server
 
 
@@ -82,7 +98,7 @@ def spamd(place: Path) -> Iterator[Spamd]:
 def stack(place: Path, spamd: Spamd) -> Iterator[Stack]:
     """The one that most tests share; no test may stop it or change its configuration."""
     plan = Plan(engine=spamd.endpoint, domains=DOMAINS, milter=MILTER, rest=RULES)
-    with running(Stack(place, plan)) as server:
+    with Stack(place, plan) as server:
         yield server
 
 
@@ -94,7 +110,7 @@ def new_stack() -> Iterator[Callable[..., Stack]]:
         def start(**plan: Any) -> Stack:
             directory = everything.enter_context(temporary_directory())
             plan = {"domains": DOMAINS, "milter": MILTER, "rest": RULES} | plan
-            return everything.enter_context(running(Stack(directory, Plan(**plan))))
+            return everything.enter_context(Stack(directory, Plan(**plan)))
 
         yield start
 
@@ -103,16 +119,3 @@ def new_stack() -> Iterator[Callable[..., Stack]]:
 def sender() -> str:
     """A sender whom no other test uses, with room in every limit."""
     return f"{''.join(random.choices(string.ascii_lowercase, k=12))}@sender.example"
-
-
-@contextmanager
-def running(server: ServerT) -> Iterator[ServerT]:
-    try:
-        server.start()
-    except LabError as error:
-        server.stop()
-        pytest.skip(str(error))
-    try:
-        yield server
-    finally:
-        server.stop()

@@ -18,14 +18,18 @@ class LabError(Exception):
     """A private server is not to be had; the text is one line that says why, and what would help."""
 
 
+class MissingError(LabError):
+    """The machine lacks what the server needs: a program, a library, root. No fault of anybody's code."""
+
+
 def program(name: str, package: str) -> Path:
     """The path of an installed program, also where PATH leaves out the sbin directories.
 
-    Raises LabError naming the Debian package that holds it.
+    Raises MissingError, naming the Debian package that holds it.
     """
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}")
     if found is None:
-        raise LabError(f"{name} is not installed (Debian's package {package} has it)")
+        raise MissingError(f"{name} is not installed (Debian's package {package} has it)")
     return Path(found)
 
 

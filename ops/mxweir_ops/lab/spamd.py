@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mxweir.endpoint import Endpoint, Inet, Unix
 from mxweir_ops.lab.place import connect
-from mxweir_ops.lab.process import Child, LabError, Server, program
+from mxweir_ops.lab.process import Child, MissingError, Server, program
 
 _USERS = ("debian-spamd", "nobody")
 _START_SECONDS = 60.0
@@ -116,7 +116,7 @@ def _plugin_lists() -> list[Path]:
     for directory in map(Path, _SITE_DIRECTORIES):
         if found := sorted(directory.glob("*.pre")):
             return found
-    raise LabError(f"spamd's plugin lists (*.pre) are in none of {', '.join(_SITE_DIRECTORIES)}")
+    raise MissingError(f"spamd's plugin lists (*.pre) are in none of {', '.join(_SITE_DIRECTORIES)}")
 
 
 def _unprivileged_user() -> str | None:

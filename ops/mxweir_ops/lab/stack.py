@@ -16,7 +16,7 @@ from mxweir.endpoint import Endpoint
 from mxweir_ops import postfix
 from mxweir_ops.lab.daemons import Addresses, Daemon, Setup, command
 from mxweir_ops.lab.postfix import Postfix, parse_settings
-from mxweir_ops.lab.process import LabError, Server
+from mxweir_ops.lab.process import MissingError, Server
 from mxweir_ops.lab.sink import Maildir
 
 
@@ -54,7 +54,7 @@ class Stack(Server):
     def start(self) -> None:
         """Write the files, start the daemons, then Postfix; LabError says in one line what is missing."""
         if self.plan.engine is not None and find_spec("Milter") is None:
-            raise LabError("pymilter is not installed: pip install 'mxweir[milter]'")
+            raise MissingError("pymilter is not installed: pip install 'mxweir[milter]'")
         (self.directory / "state").mkdir(exist_ok=True)
         self.domains_file.write_text(self.plan.domains)
         self.write_config()

@@ -1,0 +1,153 @@
+"""A scanner that is absent, silent or lying: mail is accepted inside the deadline, and marked.
+
+The tests have a socket where the engine should be, and put behind it what they
+like.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mxweir.endpoint import Unix
+from mxweir_ops.lab import letters
+from mxweir_ops.lab.client import send
+from mxweir_ops.lab.letters import letter, new_message_id
+from mxweir_ops.lab.place import temporary_directory
+from mxweir_ops.lab.spamd import Spamd
+from mxweir_ops.lab.stack import Plan, Stack
+
+ANNA = "anna@example.org"
+DEADLINE = 1.5
+SLACK = 3.0
+"""Seconds that Postfix, this test and a busy machine may need on top of the deadline."""
+
+
+@pytest.fixture(scope="module")
+def troubled() -> Iterator[Stack]:
+    """A stack whose engine's socket belongs to the tests of this module."""
+    with temporary_directory() as directory:
+        plan = Plan(
+            engine=Unix(str(directory / "engine")),
+            milter=f'deadline = "{DEADLINE * 1000:.0f}ms"',
+            rest='[log]\nformat = "json"\n',
+        )
+        with Stack(directory, plan) as stack:
+            yield stack
+
+
+@pytest.fixture
+def engine(troubled: Stack) -> Iterator[socket.socket]:
+    """A listening socket at the engine's address; nobody accepts."""
+    assert isinstance(troubled.plan.engine, Unix)
+    path = Path(troubled.plan.engine.path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(8)
+        yield listener
+    path.unlink()
+
+
+def marked(stack: Stack, sender: str) -> tuple[str, float]:
+    """What X-Spam-Status an accepted message arrives with, and the seconds until Postfix had accepted it."""
+    message_id = new_message_id()
+    began = time.monotonic()
+    outcome = send(stack.port, sender, [ANNA], letter(letters.GTUBE, message_id))
+    took = time.monotonic() - began
+    assert outcome.accepted, outcome
+    (delivery,) = stack.maildir.wait_for(message_id)
+    assert [name for name in delivery.message if name.startswith("X-Spam")] == ["X-Spam-Status"]
+    return delivery.header("X-Spam-Status") or "", took
+
+
+@contextmanager
+def answering(listener: socket.socket, serve: Callable[[socket.socket], None]) -> Iterator[None]:
+    """Let `serve` have the first connection, in a thread."""
+
+    def accept() -> None:
+        client, _ = listener.accept()
+        with client:
+            serve(client)
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(10)
+
+
+def test_an_absent_scanner_costs_no_time_and_mail_is_marked(troubled: Stack, sender: str) -> None:
+    status, took = marked(troubled, sender)
+    assert status == "unscanned, reason=engine unreachable"
+    assert took < DEADLINE + SLACK
+
+
+def test_a_scanner_that_accepts_and_never_answers_costs_the_deadline_and_mail_is_marked(
+    troubled: Stack, engine: socket.socket, sender: str
+) -> None:
+    status, took = marked(troubled, sender)
+    assert status == "unscanned, reason=deadline"
+    assert took < DEADLINE + SLACK
+
+
+def test_a_scanner_that_hangs_up_is_no_verdict(troubled: Stack, engine: socket.socket, sender: str) -> None:
+    with answering(engine, lambda client: None):
+        status, _ = marked(troubled, sender)
+    assert status.startswith("unscanned, reason=")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SPAMD/1.1 0 EX_OK\r\n\r\n",
+        b"SPAMD/1.1 0 EX_OK\r\nSpam: False ; nan / 5.0\r\n\r\n",
+        b"SPAMD/1.1 76 Bad header line\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"\0" * 100_000,
+    ],
+)
+def test_an_answer_without_a_score_is_no_verdict(
+    troubled: Stack, engine: socket.socket, sender: str, answer: bytes
+) -> None:
+    def serve(client: socket.socket) -> None:
+        while client.recv(65536):
+            pass
+        client.sendall(answer)
+
+    with answering(engine, serve):
+        status, _ = marked(troubled, sender)
+    assert status == "unscanned, reason=bad answer"
+
+
+def test_several_messages_wait_for_a_silent_scanner_side_by_side(
+    troubled: Stack, engine: socket.socket, sender: str
+) -> None:
+    results: list[tuple[str, float]] = []
+    threads = [threading.Thread(target=lambda: results.append(marked(troubled, sender))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [status for status, _ in results] == ["unscanned, reason=deadline"] * 6
+    assert max(took for _, took in results) < DEADLINE + SLACK
+
+
+def test_a_frozen_spamd_costs_the_deadline_and_a_thawed_one_scans_again(
+    new_stack: Callable[..., Stack], sender: str
+) -> None:
+    with temporary_directory() as directory, Spamd(directory) as spamd:
+        stack = new_stack(engine=spamd.endpoint, milter=f'deadline = "{DEADLINE * 1000:.0f}ms"')
+        spamd.freeze()
+        status, took = marked(stack, sender)
+        assert status == "unscanned, reason=deadline"
+        assert took < DEADLINE + SLACK
+        spamd.thaw()
+        assert spamd.answers()
+        message_id = new_message_id()
+        assert send(stack.port, sender, [ANNA], letter(message_id=message_id)).accepted
+        assert stack.maildir.wait_for(message_id)[0].header("X-Spam-Flag") == "NO"
