@@ -63,12 +63,17 @@ def noop(program: Path, directory: Path, *, unix: bool = False) -> Iterator[Serv
 
 
 @contextmanager
-def floor(directory: Path) -> Iterator[Server]:
-    """A server on the daemon's event loop that answers without reading."""
+def floor(directory: Path, microseconds: float) -> Iterator[Server]:
+    """A server on the daemon's event loop that waits, busily, and answers without having read."""
     address, log = _address("floor", directory, unix=False), directory / "floor.log"
-    argv: list[str | Path] = [sys.executable, Path(__file__).with_name("floor.py"), address]
-    with _running("sockets and event loop", argv, address, log) as child:
-        yield Server("sockets and event loop", address, child, log)
+    argv: list[str | Path] = [
+        sys.executable,
+        Path(__file__).with_name("floor.py"),
+        address,
+        str(microseconds),
+    ]
+    with _running("floor", argv, address, log) as child:
+        yield Server("floor", address, child, log)
 
 
 @contextmanager

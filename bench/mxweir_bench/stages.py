@@ -4,8 +4,8 @@
 
 Runs the daemon's own objects in this process, without sockets, on the load
 generator's requests, and times each stage by itself. Then measures with
-sockets what a request costs a server that does nothing (floor.py), and what it
-costs the daemon. Of several passes the best counts: whatever else runs on the
+sockets what a request costs a server that only takes as long (floor.py), and
+what it costs the daemon. Of several passes the best counts: whatever else runs on the
 machine only adds.
 """
 
@@ -20,7 +20,7 @@ from typing import TypeVar
 from mxweir.clock import system_clock
 from mxweir.config import Config
 from mxweir.config import load as load_config
-from mxweir.events import Decided
+from mxweir.events import Event, tell_all
 from mxweir.facts import Facts
 from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, PolicyMetrics
@@ -34,9 +34,12 @@ from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.protocol import Request, RequestReader
 from mxweir_policyd.refresh import DomainsFile
 from mxweir_policyd.relaydomains.replica import Replica
+from mxweir_policyd.session import Answerer
 
 _PASSES, _REQUESTS = 5, 5000
 _CONNECTIONS, _SECONDS = 64, 2
+
+LOG = "a log line, by itself"
 
 T = TypeVar("T")
 Costs = dict[str, float]
@@ -50,20 +53,18 @@ def main() -> None:
     with temporary_directory() as directory:
         built = tools.build(directory)
         inside = in_process(built, directory / "inside")
-        outside = with_sockets(built, directory)
-    print(markdown(inside, outside))
+        log = inside.pop(LOG)
+        outside = with_sockets(built, directory, sum(inside.values()))
+    print(markdown(inside, log, outside))
 
 
-def markdown(inside: Costs, outside: Costs) -> str:
-    """Both as one table; what the stages do not explain has a line of its own."""
-    quiet, logging = outside.pop("mxweir"), outside.pop("mxweir with log")
-    log = inside.pop("log line")
-    costs = outside | inside
-    costs["everything else"] = quiet - sum(costs.values())
-    rows = [(name, f"{cost:.2f}", f"{cost / quiet:.0%}") for name, cost in costs.items()]
-    rows.append(("whole daemon", f"{quiet:.2f}", "100%"))
-    rows.append(("one more log line, by itself", f"{log:.2f}", f"{log / quiet:.0%}"))
-    rows.append(("whole daemon with a log line a decision", f"{logging:.2f}", f"{logging / quiet:.0%}"))
+def markdown(inside: Costs, log: float, outside: Costs) -> str:
+    """All costs as one table; what the stages do not explain has a line of its own."""
+    whole, logging = outside["mxweir"], outside["mxweir with log"]
+    costs = {"sockets and event loop": outside["floor"] - sum(inside.values()), **inside}
+    costs["everything else"] = whole - sum(costs.values())
+    costs |= {"whole daemon": whole, LOG: log, "whole daemon with a log line a decision": logging}
+    rows = [(name, f"{cost:.2f}", f"{cost / whole:.0%}") for name, cost in costs.items()]
     return table(("stage", "µs/request", "share"), rows)
 
 
@@ -75,7 +76,7 @@ def in_process(built: Tools, home: Path) -> Costs:
     replica = Replica(config.state_dir)
     try:
         DomainsFile(config.domains.file, config.domains.max_shrink).load(replica, lambda _: None)
-        with (home / "log").open("w") as log:
+        with (home / "log").open("w", buffering=1) as log:
             settings = replace(config.log, level="info")
             observer = LogObserver(settings, system_clock(), "policyd", log)
             return _stages(config, replica, observer, requests)
@@ -86,6 +87,8 @@ def in_process(built: Tools, home: Path) -> Costs:
 def _stages(config: Config, replica: Replica, log: LogObserver, requests: Iterator[bytes]) -> Costs:
     clock, pipeline, reader = system_clock(), build_pipeline(config, replica), RequestReader()
     metrics = PolicyMetrics(Metrics("policyd"))
+    events: list[Event] = []
+    answerer = Answerer(pipeline, clock, events.append)
 
     def parsed(raw: bytes) -> Request:
         return reader.feed(raw)[0]
@@ -93,21 +96,25 @@ def _stages(config: Config, replica: Replica, log: LogObserver, requests: Iterat
     def facts(raw: bytes) -> Facts:
         return pipeline.facts(parsed(raw))
 
-    def decided(raw: bytes) -> Decided:
-        return Decided(facts(raw), "pass", "", "", "", "", "DUNNO", 0.0001, ())
+    def event(raw: bytes) -> Event:
+        answerer.answer(parsed(raw))
+        return events.pop()
 
     relay = _best(requests, facts, lambda each: pipeline.find_domain(each.recipient_domain))
     limits = _best(requests, facts, lambda each: pipeline.limits.decide(each, clock()))
     decide = _best(requests, facts, lambda each: pipeline.decide(each, clock()))
+    answer = _best(requests, parsed, answerer.answer)
     again = [raw for _, raw in zip(range(_PASSES * _REQUESTS), requests, strict=False)]
+    fold = _best(iter(again), parsed, pipeline.facts)
     return {
         "parse": _best(iter(again), bytes, parsed),
-        "facts: fold addresses and networks": _best(iter(again), parsed, pipeline.facts),
+        "facts: fold addresses and networks": fold,
+        "access list, order of checks": decide - relay - limits,
         "relay check: one lookup in LMDB": relay,
         "five limits": limits,
-        "access list, order of checks": decide - relay - limits,
-        "count for the metrics": _best(iter(again), decided, metrics),
-        "log line": _best(iter(again), decided, log),
+        "reply, clocks, record of what happened": answer - fold - decide,
+        "count for the metrics": _best(iter(again), event, tell_all(metrics.handlers())),
+        LOG: _best(iter(again), event, tell_all(log.handlers())),
     }
 
 
@@ -123,11 +130,11 @@ def _best(requests: Iterator[bytes], prepare: Callable[[bytes], T], stage: Calla
     return min(passes)
 
 
-def with_sockets(built: Tools, directory: Path) -> Costs:
-    """CPU time a request of a server that answers unread, of the daemon, and of the daemon with its log."""
+def with_sockets(built: Tools, directory: Path, deciding: float) -> Costs:
+    """CPU time a request: floor.py waiting that many microseconds, the daemon, the daemon with log."""
     with ExitStack() as stack:
         compared = [
-            stack.enter_context(servers.floor(directory)),
+            stack.enter_context(servers.floor(directory, deciding)),
             stack.enter_context(servers.mxweir("mxweir", directory)),
             stack.enter_context(servers.mxweir("mxweir with log", directory, level="info")),
         ]
