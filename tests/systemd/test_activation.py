@@ -65,7 +65,7 @@ class Manager:
     def start(self, **environment: str) -> subprocess.Popen[bytes]:
         """Start the daemon with both sockets; it need not be ready when this returns."""
         numbers = [listener.fileno() for listener in self._sockets]
-        command = [MXWEIR, "policyd", "--config", self._configuration]
+        command = [str(MXWEIR), "policyd", "--config", str(self._configuration)]
         daemon = subprocess.Popen(
             [sys.executable, "-c", HAND_OVER, *map(str, numbers), *command],
             pass_fds=numbers,
