@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mxweir.config import AccessEntry
-from mxweir.facts import KEYS, Facts, Folder
+from mxweir.facts import Facts, Folder
 
 
 class Entry(NamedTuple):
@@ -28,6 +28,7 @@ class AccessList:
     """Looked up by value, not walked: ten thousand entries cost what one costs."""
 
     def __init__(self, entries: Sequence[AccessEntry], folder: Folder) -> None:
+        self._empty = not entries
         self._values: dict[int, dict[str, list[Entry]]] = {}
         self._networks: dict[tuple[int, int], dict[int, list[Entry]]] = {}
         for order, written in enumerate(entries):
@@ -41,10 +42,12 @@ class AccessList:
                 found = self._networks.setdefault((network.version, shift), {})
                 found.setdefault(int(network.network_address) >> shift, []).append(entry)
             else:
-                self._values.setdefault(KEYS.index(key), {}).setdefault(value, []).append(entry)
+                self._values.setdefault(Facts._fields.index(key), {}).setdefault(value, []).append(entry)
 
     def find(self, facts: Facts, now: float) -> Entry | None:
         """The first entry in force that matches; `now` in seconds since the epoch."""
+        if self._empty:
+            return None
         best: Entry | None = None
         for index, values in self._values.items():
             for entry in values.get(str(facts[index]), ()):

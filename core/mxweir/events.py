@@ -4,8 +4,8 @@ The daemons state facts; what becomes of them is up to the observers, of which
 there are two: `mxweir.log` writes lines, `mxweir.metrics` counts.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from mxweir.facts import Facts
 
@@ -18,24 +18,29 @@ class Observed(NamedTuple):
     figure: str
 
 
-class Decided(NamedTuple):
-    """One policy question was answered.
+class Decision(NamedTuple):
+    """The answer to one policy question.
 
-    `verdict` is pass, reject or defer; `check` and `rule` name what decided
-    (empty for a plain pass), `key` the folded value it decided by, `figure` how
-    much was used ("200/200"), `reply` what Postfix was told; `seconds` from the
-    last byte of the question to the answer.
+    `verdict` is pass, reject or defer; `reply` what Postfix is told; `check` and
+    `rule` name what decided (empty for a plain pass), `key` the folded value it
+    decided by, `figure` how much is used of how much ("200/200").
     """
 
-    facts: Facts
     verdict: str
-    check: str
-    rule: str
-    key: str
-    figure: str
     reply: str
+    check: str = ""
+    rule: str = ""
+    key: str = ""
+    figure: str = ""
+    observed: tuple[Observed, ...] = ()
+
+
+class Decided(NamedTuple):
+    """One policy question was answered, `seconds` after its last byte."""
+
+    facts: Facts
+    decision: Decision
     seconds: float
-    observed: tuple[Observed, ...]
 
 
 class Scanned(NamedTuple):
@@ -83,13 +88,18 @@ class Notice(NamedTuple):
 
 Event = Decided | Scanned | Trouble | Notice
 Observer = Callable[[Event], None]
+Handlers = Mapping[type, Callable[[Any], None]]
+"""What an observer does with which kind of event; kinds that it lacks, it is not told."""
 
 
-def to_all(observers: "list[Observer]") -> Observer:
-    """One observer that tells all the others in turn."""
+def tell_all(*observers: Handlers) -> Observer:
+    """One observer that tells each of the others what it wants to know."""
+    told = {
+        kind: tuple(h[kind] for h in observers if kind in h) for kind in (Decided, Scanned, Trouble, Notice)
+    }
 
     def tell(event: Event) -> None:
-        for observe in observers:
-            observe(event)
+        for handle in told[type(event)]:
+            handle(event)
 
     return tell

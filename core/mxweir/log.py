@@ -15,9 +15,10 @@ from typing import Any, TextIO
 
 import structlog
 
+from mxweir.address import text_of
 from mxweir.clock import Clock
 from mxweir.config import Log
-from mxweir.events import Decided, Event, Notice, Observed, Scanned, Trouble
+from mxweir.events import Decided, Handlers, Notice, Observed, Scanned, Trouble
 
 _SUM_UP_AFTER = 60.0
 """Seconds during which the same trouble is counted instead of written."""
@@ -39,16 +40,14 @@ class LogObserver:
         self._level = _LEVELS[settings.level]
         self._logger = _logger(settings, daemon, stream or sys.stderr)
 
-    def __call__(self, event: Event) -> None:
-        """Write one event, or count it towards a summary."""
-        if isinstance(event, Decided):
-            self._decided(event)
-        elif isinstance(event, Scanned):
-            self._scanned(event)
-        elif isinstance(event, Trouble):
-            self._trouble(event)
-        else:
-            self._logger.info(event.what, **event.fields)
+    def handlers(self) -> Handlers:
+        """What is written: decisions and scans only where the level lets them through."""
+        written: Handlers = {Trouble: self._trouble, Notice: self._notice}
+        return (
+            written
+            if self._level > _LEVELS["info"]
+            else {**written, Decided: self._decided, Scanned: self._scanned}
+        )
 
     def tick(self) -> None:
         """Write the summaries that are due."""
@@ -85,30 +84,35 @@ class LogObserver:
         return True
 
     def _decided(self, event: Decided) -> None:
-        if self._level > 20 or not self._may_write():
+        if not self._may_write():
             return
-        facts = event.facts
+        facts, decision, seconds = event
         fields: dict[str, object] = {
-            "verdict": event.verdict,
-            "queue_id": facts.queue_id,
-            "instance": facts.instance,
-            "state": facts.state,
+            "verdict": decision.verdict,
+            "queue_id": text_of(facts.queue_id),
+            "instance": text_of(facts.instance),
+            "state": text_of(facts.state),
             "client": facts.client_address,
             "sender": facts.sender_given,
             "recipient": facts.recipient_given,
-            "ms": round(event.seconds * 1000, 3),
+            "ms": round(seconds * 1000, 3),
         }
         if facts.sasl_username:
             fields["sasl_username"] = facts.sasl_username
-        if event.check:
-            fields |= {"check": event.check, "rule": event.rule, "key": event.key, "used": event.figure}
-            fields["action"] = event.reply
-        if event.observed:
-            fields["observed"] = _observed(event.observed)
+        if decision.check:
+            fields |= {
+                "check": decision.check,
+                "rule": decision.rule,
+                "key": decision.key,
+                "used": decision.figure,
+            }
+            fields["action"] = decision.reply
+        if decision.observed:
+            fields["observed"] = _observed(decision.observed)
         self._logger.info("decision", **fields)
 
     def _scanned(self, event: Scanned) -> None:
-        if self._level > 20 or not self._may_write():
+        if not self._may_write():
             return
         fields: dict[str, object] = event._asdict()
         fields["ms"] = round(event.seconds * 1000, 1)
@@ -117,6 +121,9 @@ class LogObserver:
         self._logger.info(
             "scan", **{name: value for name, value in fields.items() if value not in ("", None)}
         )
+
+    def _notice(self, event: Notice) -> None:
+        self._logger.info(event.what, **event.fields)
 
     def _trouble(self, event: Trouble) -> None:
         now = self._clock()

@@ -7,12 +7,13 @@ series stays.
 """
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from mxweir import __version__
-from mxweir.events import Decided, Event, Scanned, Trouble
+from mxweir.events import Decided, Handlers, Scanned, Trouble
 
 ANSWER_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 SCAN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -26,11 +27,11 @@ class Counter:
 
     def __init__(self, name: str, help: str, labels: Sequence[str] = ()) -> None:
         self.name, self.help, self.labels = name, help, tuple(labels)
-        self.values: dict[tuple[str, ...], float] = {} if labels else {(): 0.0}
+        self.values = defaultdict[tuple[str, ...], float](float)
 
-    def add(self, *labels: str, amount: float = 1.0) -> None:
+    def add(self, *labels: str) -> None:
         """Count."""
-        self.values[labels] = self.values.get(labels, 0.0) + amount
+        self.values[labels] += 1.0
 
     def family(self) -> Metric:
         """What Prometheus is shown."""
@@ -88,10 +89,9 @@ class Metrics:
         """Add a gauge that is read at each scrape."""
         self._gauges.append((name, help, labels, read))
 
-    def trouble(self, event: Event) -> None:
+    def trouble(self, event: Trouble) -> None:
         """Count a trouble."""
-        if isinstance(event, Trouble):
-            self.troubles.add(self._daemon, event.what)
+        self.troubles.add(self._daemon, event.what)
 
     def collect(self) -> Iterator[Metric]:
         """All families, for `prometheus_client`."""
@@ -116,15 +116,16 @@ class PolicyMetrics:
             "mxweir_policy_answer_seconds", "From the last byte of a question to its answer.", ANSWER_SECONDS
         )
 
-    def __call__(self, event: Event) -> None:
-        """Count one event."""
-        if isinstance(event, Decided):
-            self._decisions.add(event.check, event.rule, event.verdict)
-            self._seconds.observe(event.seconds)
-            for observed in event.observed:
-                self._decisions.add("limits", observed.rule, "observe")
-        else:
-            self._metrics.trouble(event)
+    def handlers(self) -> Handlers:
+        """What is counted."""
+        return {Decided: self._decided, Trouble: self._metrics.trouble}
+
+    def _decided(self, event: Decided) -> None:
+        _, decision, seconds = event
+        self._decisions.values[decision.check, decision.rule, decision.verdict] += 1.0
+        self._seconds.observe(seconds)
+        for observed in decision.observed:
+            self._decisions.add("limits", observed.rule, "observe")
 
 
 class ScanMetrics:
@@ -142,12 +143,12 @@ class ScanMetrics:
             "mxweir_milter_scan_seconds", "From end of message to the verdict.", SCAN_SECONDS
         )
 
-    def __call__(self, event: Event) -> None:
-        """Count one event."""
-        if isinstance(event, Scanned):
-            self._scans.add(event.engine, event.outcome)
-            self._seconds.observe(event.seconds)
-            if event.outcome == "unscanned":
-                self._unscanned.add(event.reason)
-        else:
-            self._metrics.trouble(event)
+    def handlers(self) -> Handlers:
+        """What is counted."""
+        return {Scanned: self._scanned, Trouble: self._metrics.trouble}
+
+    def _scanned(self, event: Scanned) -> None:
+        self._scans.add(event.engine, event.outcome)
+        self._seconds.observe(event.seconds)
+        if event.outcome == "unscanned":
+            self._unscanned.add(event.reason)

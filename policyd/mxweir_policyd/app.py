@@ -9,13 +9,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from mxweir import http, service
 from mxweir.access import AccessList
 from mxweir.clock import system_clock
 from mxweir.config import Config, ConfigError, load
 from mxweir.endpoint import Endpoint
-from mxweir.events import Event, Trouble, to_all
+from mxweir.events import Event, Trouble, tell_all
 from mxweir.facts import Folder
 from mxweir.log import LogObserver, notice
 from mxweir.metrics import Metrics, PolicyMetrics
@@ -26,6 +27,10 @@ from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.refresh import DomainsFile
 from mxweir_policyd.relaydomains.replica import Replica, ReplicaError
 from mxweir_policyd.session import Answerer, MapSession, PolicySession, Session, Sessions
+
+# Since Python 3.13 a closed server removes the socket file, and thereby one that is the service manager's
+# to keep across our restart. Those that are ours, service.Listener removes.
+_KEEP_SOCKET_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 _STALLED = 10.0
 """Seconds without a turn of the loop before /livez fails."""
@@ -60,7 +65,7 @@ def build_pipeline(config: Config, replica: Replica) -> Pipeline:
     keys = config.keys
     folder = Folder(keys.ipv4_prefix, keys.ipv6_prefix, keys.recipient_delimiter)
     limits = Limits(config.limit, folder, config.policyd.max_keys)
-    return Pipeline(folder, AccessList(config.access, folder), replica.find, limits)
+    return Pipeline(folder, AccessList(config.access, folder), replica, limits)
 
 
 class PolicyDaemon:
@@ -72,7 +77,9 @@ class PolicyDaemon:
         self._clock = system_clock()
         self._log = LogObserver(config.log, self._clock, "policyd")
         self._metrics = Metrics("policyd")
-        self._observe: Callable[[Event], None] = to_all([PolicyMetrics(self._metrics), self._log])
+        self._observe: Callable[[Event], None] = tell_all(
+            PolicyMetrics(self._metrics).handlers(), self._log.handlers()
+        )
         self._replica = Replica(config.state_dir)
         self._file = DomainsFile(config.domains.file, config.domains.max_shrink)
         self._answerer = Answerer(build_pipeline(config, self._replica), self._clock, self._observe)
@@ -152,7 +159,9 @@ class PolicyDaemon:
     async def _serve(self, listener: socket.socket, factory: Callable[[], Session]) -> None:
         loop = asyncio.get_running_loop()
         if listener.family == socket.AF_UNIX:
-            server = await loop.create_unix_server(factory, sock=listener, backlog=service.BACKLOG)
+            server = await loop.create_unix_server(
+                factory, sock=listener, backlog=service.BACKLOG, **_KEEP_SOCKET_FILE
+            )
         else:
             server = await loop.create_server(factory, sock=listener, backlog=service.BACKLOG)
         self._servers.append(server)
@@ -206,6 +215,7 @@ class PolicyDaemon:
         while True:
             self._turned = monotonic()
             self._answerer.pipeline.limits.tick(self._clock())
+            self._replica.tick()
             self._log.tick()
             if self._file.changed():
                 await self._load_domains()

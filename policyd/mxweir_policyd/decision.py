@@ -7,30 +7,12 @@ never `OK`: `OK` would skip the restrictions that stand behind this check.
 """
 
 import re
-from typing import NamedTuple
 
 from mxweir.access import Entry
-from mxweir.events import Observed
+from mxweir.events import Decision, Observed
 from mxweir.ratelimit.limits import Refusal
 
 _SAFE_DOMAIN = re.compile(r"[a-z0-9_.-]{1,253}")
-
-
-class Decision(NamedTuple):
-    """The answer to one question.
-
-    `verdict` is pass, reject or defer; `reply` what follows `action=`; `check`
-    and `rule` name what decided (empty for a plain pass), `key` the value it
-    decided by, `figure` how much of what was used.
-    """
-
-    verdict: str
-    reply: str
-    check: str = ""
-    rule: str = ""
-    key: str = ""
-    figure: str = ""
-    observed: tuple[Observed, ...] = ()
 
 
 PASS = Decision("pass", "DUNNO")

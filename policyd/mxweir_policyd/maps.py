@@ -5,18 +5,18 @@ addresses and for `*`; those are never found.
 """
 
 from mxweir.address import fold_domain
-from mxweir_policyd.pipeline import FindDomain
+from mxweir_policyd.pipeline import Domains
 from mxweir_policyd.relaydomains.match import State
 from mxweir_policyd.socketmap import Lookup, format_answer
 
 
-def answer(lookup: Lookup, find_domain: FindDomain) -> bytes:
+def answer(lookup: Lookup, domains: Domains) -> bytes:
     """Answer one lookup. While no domain is known at all, nothing can be told: a temporary failure, never NOTFOUND."""
     if lookup.table not in ("relay-domains", "transport"):
         return format_answer("PERM", "no such table; relay-domains and transport are here")
     if "@" in lookup.key or lookup.key == "*":
         return format_answer("NOTFOUND")
-    match = find_domain(fold_domain(lookup.key))
+    match = domains.find(fold_domain(lookup.key))
     if match.state is State.NOT_OURS:
         return format_answer("NOTFOUND")
     if match.state is not State.OURS:

@@ -15,22 +15,30 @@ Pure: the time and the domain table are handed in, so `mxweir explain` runs this
 very code.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from mxweir import address
 from mxweir.access import AccessList
 from mxweir.facts import Facts, Folder
 from mxweir.ratelimit.limits import Limits
 from mxweir.trail import Step
-from mxweir_policyd.decision import PASS, Decision, blocked, limited, relay_denied, relay_unknown
+from mxweir.events import Decision
+from mxweir_policyd.decision import PASS, blocked, limited, relay_denied, relay_unknown
 from mxweir_policyd.protocol import Request
 from mxweir_policyd.relaydomains.match import Match, State
 
-CONTEXTS = ("", "relay", "limits", "message")
+CONTEXTS = (b"", b"relay", b"limits", b"message")
 
-FindDomain = Callable[[str], Match]
-"""Is the folded domain ours?"""
+_OURS = State.OURS
+
+
+class Domains(Protocol):
+    """The table of relay domains; takes folded domains."""
+
+    def state(self, domain: str) -> State:
+        """Is it ours? An answer may be a second old."""
+
+    def find(self, domain: str) -> Match:
+        """Is it ours, and by which record?"""
 
 
 class Explanation(NamedTuple):
@@ -43,56 +51,37 @@ class Explanation(NamedTuple):
 class Pipeline:
     """The checks of one configuration."""
 
-    def __init__(self, folder: Folder, access: AccessList, find_domain: FindDomain, limits: Limits) -> None:
+    def __init__(self, folder: Folder, access: AccessList, domains: Domains, limits: Limits) -> None:
         self._folder = folder
         self._access = access
-        self.find_domain = find_domain
+        self.domains = domains
         self.limits = limits
 
     def facts(self, request: Request) -> Facts:
         """Everything about a request, derived once."""
+        state, client, helo, sender, recipient, queue_id, instance, size, user, context = request
         folder = self._folder
-        client, network = folder.client(request.client_address)
-        sender_given, sender, sender_domain, sender_org = folder.sender(request.sender)
-        recipient_given, recipient, recipient_domain = folder.recipient(request.recipient)
-        context = request.policy_context.decode("latin-1")
-        return Facts(
-            client,
-            network,
-            folder.word(request.helo_name),
-            sender,
-            sender_domain,
-            sender_org,
-            recipient,
-            recipient_domain,
-            folder.word(request.sasl_username),
-            request.protocol_state.decode("latin-1"),
-            context if context in CONTEXTS else "",
-            address.text_of(request.instance),
-            address.text_of(request.queue_id),
-            sender_given,
-            recipient_given,
-            _number(request.size),
-            _number(request.recipient_count),
+        return tuple.__new__(
+            Facts,
+            folder.client(client)
+            + folder.sender(sender)
+            + folder.recipient(recipient)
+            + folder.words(helo, user)
+            + (state, context if context in CONTEXTS else b"", instance, queue_id, size),
         )
 
     def decide(self, facts: Facts, now: float) -> Decision:
         """Answer a question, and charge the limits if it passes; `now` in seconds."""
         context = facts.context
-        spared = False
-        if context in ("", "limits"):
-            entry = self._access.find(facts, now)
-            if entry is not None:
-                if not entry.allow:
-                    return blocked(entry)
-                spared = True
-        if context in ("", "relay") and facts.recipient_domain:
-            state = self.find_domain(facts.recipient_domain).state
-            if state is State.NOT_OURS:
-                return relay_denied(facts.recipient_domain)
-            if state is State.FAILED:
-                return relay_unknown(facts.recipient_domain)
-        if spared:
+        entry = self._access.find(facts, now) if context in (b"", b"limits") else None
+        if entry is not None and not entry.allow:
+            return blocked(entry)
+        if context in (b"", b"relay") and facts.recipient_domain:
+            state = self.domains.state(facts.recipient_domain)
+            if state is not _OURS and state is not State.OFF:
+                refuse = relay_denied if state is State.NOT_OURS else relay_unknown
+                return refuse(facts.recipient_domain)
+        if entry is not None:
             return PASS
         outcome = self.limits.decide(facts, now)
         if outcome.refusal:
@@ -115,7 +104,7 @@ class Pipeline:
         return Explanation(decision, trail)
 
     def _preview_access(self, facts: Facts, now: float) -> tuple[Decision, list[Step]]:
-        if facts.context not in ("", "limits"):
+        if facts.context not in (b"", b"limits"):
             return PASS, []
         entry = self._access.find(facts, now)
         if entry is None:
@@ -125,9 +114,9 @@ class Pipeline:
 
     def _preview_relay(self, facts: Facts, now: float) -> tuple[Decision, list[Step]]:
         domain = facts.recipient_domain
-        if facts.context not in ("", "relay") or not domain:
+        if facts.context not in (b"", b"relay") or not domain:
             return PASS, []
-        match = self.find_domain(domain)
+        match = self.domains.find(domain)
         if match.state is State.NOT_OURS:
             return relay_denied(domain), [
                 Step("relay", "unknown domain", domain, "refuse", note=match.state.value)
@@ -143,7 +132,3 @@ class Pipeline:
     def _preview_limits(self, facts: Facts, now: float) -> tuple[Decision, list[Step]]:
         outcome, steps = self.limits.preview(facts, now)
         return (limited(outcome.refusal, outcome.observed) if outcome.refusal else PASS), steps
-
-
-def _number(raw: bytes) -> int:
-    return int(raw) if raw.isdigit() and len(raw) < 19 else 0

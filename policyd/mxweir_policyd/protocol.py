@@ -23,14 +23,13 @@ class ProtocolError(Exception):
 
 
 class Request(NamedTuple):
-    """The attributes that mxweir reads, as raw bytes; empty where Postfix has nothing to say."""
+    """The attributes that mxweir reads, as raw bytes, in Postfix's order; empty where it has nothing to say."""
 
     protocol_state: bytes = b""
     client_address: bytes = b""
     helo_name: bytes = b""
     sender: bytes = b""
     recipient: bytes = b""
-    recipient_count: bytes = b""
     queue_id: bytes = b""
     instance: bytes = b""
     size: bytes = b""
@@ -73,7 +72,7 @@ class RequestReader:
         """
         if not self._buffer and (match := _IN_ORDER.fullmatch(data)):
             if b"\0" not in data and len(data) <= MAX_REQUEST:
-                return [Request._make(match.groups())]
+                return [tuple.__new__(Request, match.groups())]
         return self._feed(data)
 
     @property

@@ -29,24 +29,23 @@ a request can ask all its limits first and be charged only if all agree.
 """
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import TypeVar
+
+M = TypeVar("M")
 
 SLICES = 60
 """Parts of a sliding window: one second of a minute, 24 minutes of a day."""
 
 
-class Room(NamedTuple):
-    """What a limit says: `used` before this event, and seconds until it could pass (0: now)."""
-
-    used: float
-    wait: float
+Answer = tuple[float, float, M]
+"""What a limit says: how much is used before this event; seconds until it could pass (0: now); what to remember then."""
 
 
-def gcra(tat: float, now: float, cost: float, burst: float, rate: float) -> Room:
-    """Ask a GCRA counter; `tat` and `now` in events at the pace of `rate` a second, `cost` and `burst` in events."""
-    used = tat - now if tat > now else 0.0
-    excess = used + cost - burst
-    return Room(used, excess / rate if excess > 0 else 0.0)
+def gcra(tat: float, now: float, cost: float, burst: float, rate: float) -> Answer[float]:
+    """Ask a GCRA counter; times in events at the pace of `rate` a second, `cost` and `burst` in events."""
+    turn = tat if tat > now else now
+    excess = turn + cost - now - burst
+    return turn - now, (excess / rate if excess > 0.0 else 0.0), turn + cost
 
 
 class Slices:
@@ -69,19 +68,23 @@ class Slices:
         self.total += cost
 
 
-def window(slices: Slices, now: float, cost: float, count: float, period: float) -> Room:
-    """Ask a sliding window of `period` seconds that holds `count`; `now` in seconds."""
+def window(
+    slices: Slices, now: float, cost: float, amount: float, period: float
+) -> Answer[tuple[int, float]]:
+    """Ask a sliding window of `period` seconds that holds `amount`; `now` in seconds. To remember: part and cost."""
     width = period / SLICES
     part = int(now // width)
     slices.forget(part - SLICES)
-    excess = slices.total + cost - count
-    if excess <= 0:
-        return Room(slices.total, 0.0)
-    for oldest, held in sorted(slices.counts.items()):
-        excess -= held
-        if excess <= 0:
-            return Room(slices.total, (oldest + SLICES + 1) * width - now)
-    return Room(slices.total, period)
+    excess = slices.total + cost - amount
+    wait = 0.0
+    if excess > 0.0:
+        wait = period
+        for oldest, held in sorted(slices.counts.items()):
+            excess -= held
+            if excess <= 0.0:
+                wait = (oldest + SLICES + 1) * width - now
+                break
+    return slices.total, wait, (part, cost)
 
 
 class Seen(OrderedDict[str, float]):
@@ -100,10 +103,9 @@ class Seen(OrderedDict[str, float]):
         self.move_to_end(value)
 
 
-def distinct(seen: Seen, value: str, now: float, count: float, period: float) -> Room:
-    """Ask whether `value` is known, or one more fits among `count` within `period` seconds."""
+def distinct(seen: Seen, value: str, now: float, amount: float, period: float) -> Answer[tuple[str, float]]:
+    """Ask whether `value` is known, or one more fits among `amount` within `period` seconds."""
     seen.forget(now - period)
     used = float(len(seen))
-    if value in seen or used < count:
-        return Room(used, 0.0)
-    return Room(used, next(iter(seen.values())) + period - now)
+    room = value in seen or used < amount
+    return used, (0.0 if room else next(iter(seen.values())) + period - now), (value, now)

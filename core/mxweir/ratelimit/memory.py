@@ -15,13 +15,15 @@ of new keys cannot wash away the counter of somebody who goes on sending.
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from mxweir.ratelimit.arithmetic import SLICES, Room, Seen, Slices, distinct, gcra, window
+from mxweir.ratelimit.arithmetic import SLICES, Answer, Seen, Slices, distinct, gcra, window
 
 V = TypeVar("V")
 Row = tuple[str, Any]
 """A counter on its way to a file or to a table with another rate: key, and numbers in JSON's types."""
 
 _DROPPED_A_TICK = 50_000
+_NO_SLICES = Slices()
+_NOTHING_SEEN = Seen()
 
 
 class Pace(NamedTuple):
@@ -40,6 +42,8 @@ class Pace(NamedTuple):
 class Generations(Generic[V]):
     """A bounded dict that forgets what was not touched for `lifetime` seconds (or up to twice that)."""
 
+    __slots__ = ("_dying", "_half", "_turned", "lifetime", "old", "young")
+
     def __init__(self, lifetime: float, capacity: int) -> None:
         self.lifetime = lifetime
         self._half = max(1, capacity // 2)
@@ -51,10 +55,10 @@ class Generations(Generic[V]):
     def __len__(self) -> int:
         return len(self.young) + len(self.old)
 
-    def get(self, key: str) -> V | None:
+    def get(self, key: str, absent: V) -> V:
         """What is remembered of a key."""
         found = self.young.get(key)
-        return self.old.get(key) if found is None else found
+        return self.old.get(key, absent) if found is None else found
 
     def put(self, key: str, value: V) -> None:
         """Remember."""
@@ -88,11 +92,11 @@ class Generations(Generic[V]):
 class Table(Protocol):
     """The counters of one limit."""
 
-    def ask(self, key: str, value: str, cost: float, now: float) -> Room:
-        """Is there room? Changes nothing."""
+    def ask(self, key: str, value: str, cost: float, now: float) -> Answer[Any]:
+        """Is there room? Counts nothing."""
 
-    def charge(self, key: str, value: str, cost: float, now: float, used: float) -> None:
-        """Count it; `used` is what `ask` said."""
+    def put(self, key: str, mark: Any) -> None:
+        """Count it; `mark` is what `ask` said to remember."""
 
     def capacity(self, key: str) -> float:
         """How much the key may use at once."""
@@ -110,167 +114,141 @@ class Table(Protocol):
         """Keys remembered."""
 
 
-class _Paced:
-    """A table's pace, and the paces of keys that have one of their own."""
+class Paces:
+    """A limit's pace, and those of keys that have one of their own."""
 
     def __init__(self, pace: Pace, overrides: dict[str, Pace]) -> None:
-        self._pace = pace
-        self._overrides = overrides
+        self.usual = pace
+        self.own = overrides
 
-    def pace(self, key: str) -> Pace:
+    def of(self, key: str) -> Pace:
         """The key's own pace, else the limit's."""
-        return self._overrides.get(key, self._pace) if self._overrides else self._pace
-
-    def capacity(self, key: str) -> float:
-        """How much the key may use at once."""
-        return self.pace(key).burst
+        return self.own.get(key, self.usual)
 
     def counted(self) -> list[Pace]:
         """All paces there are but the unlimited ones."""
-        return [pace for pace in (self._pace, *self._overrides.values()) if pace.amount < float("inf")]
+        return [pace for pace in (self.usual, *self.own.values()) if pace.amount < float("inf")]
 
 
-class GcraTable(_Paced):
+class GcraTable(Generations[float]):
     """Rates with a burst: one number a key, the TAT in events at the key's own pace."""
 
-    def __init__(self, pace: Pace, overrides: dict[str, Pace], capacity: int) -> None:
-        super().__init__(pace, overrides)
-        self._tats = Generations[float](max(pace.burst / pace.rate for pace in self.counted()), capacity)
+    def __init__(self, paces: Paces, capacity: int) -> None:
+        super().__init__(max(pace.burst / pace.rate for pace in paces.counted()), capacity)
+        self._paces = paces
+        self.own = paces.own
+        self.rate, self.burst = paces.usual.rate, paces.usual.burst
 
-    def __len__(self) -> int:
-        return len(self._tats)
+    def capacity(self, key: str) -> float:
+        """The key's burst."""
+        return self._paces.of(key).burst
 
-    def ask(self, key: str, value: str, cost: float, now: float) -> Room:
+    def ask(self, key: str, value: str, cost: float, now: float) -> Answer[float]:
         """Is there room?"""
-        pace = self.pace(key)
-        rate = pace.amount / pace.period
-        tat = self._tats.get(key)
-        return gcra(0.0 if tat is None else tat, now * rate, cost, pace.burst, rate)
-
-    def charge(self, key: str, value: str, cost: float, now: float, used: float) -> None:
-        """Count it."""
-        pace = self.pace(key)
-        self._tats.put(key, now * (pace.amount / pace.period) + used + cost)
+        pace = self._paces.of(key)
+        return gcra(self.get(key, 0.0), now * pace.rate, cost, pace.burst, pace.rate)
 
     def rows(self, now: float) -> Iterator[Row]:
         """Key and events in use."""
-        for key, tat in self._tats.items():
-            if (used := tat - now * self.pace(key).rate) > 0:
+        for key, tat in self.items():
+            if (used := tat - now * self._paces.of(key).rate) > 0:
                 yield key, used
 
     def load(self, rows: Iterable[Row], now: float, elapsed: float) -> None:
         """Take over what would still be in use; never more than the burst."""
         for key, used in rows:
-            pace = self.pace(key)
+            pace = self._paces.of(key)
             left = min(used - elapsed * pace.rate, pace.burst)
             if left > 0:
-                self._tats.put(key, now * pace.rate + left)
-
-    def tick(self, now: float) -> None:
-        """Forget what is over."""
-        self._tats.tick(now)
+                self.put(key, now * pace.rate + left)
 
 
-class WindowTable(_Paced):
+class WindowTable(Generations[Slices]):
     """Quotas over a sliding window."""
 
-    def __init__(self, pace: Pace, overrides: dict[str, Pace], capacity: int) -> None:
-        super().__init__(pace, overrides)
-        self._slices = Generations[Slices](
-            max(pace.period for pace in self.counted()) * (1 + 2 / SLICES), capacity
-        )
+    def __init__(self, paces: Paces, capacity: int) -> None:
+        super().__init__(max(pace.period for pace in paces.counted()) * (1 + 2 / SLICES), capacity)
+        self._paces = paces
 
-    def __len__(self) -> int:
-        return len(self._slices)
+    def capacity(self, key: str) -> float:
+        """The key's quota."""
+        return self._paces.of(key).amount
 
-    def ask(self, key: str, value: str, cost: float, now: float) -> Room:
+    def ask(self, key: str, value: str, cost: float, now: float) -> Answer[tuple[int, float]]:
         """Is there room?"""
-        pace = self.pace(key)
-        slices = self._slices.get(key)
-        if slices is None:
-            return Room(0.0, 0.0 if cost <= pace.amount else pace.period)
-        return window(slices, now, cost, pace.amount, pace.period)
+        pace = self._paces.of(key)
+        return window(self.get(key, _NO_SLICES), now, cost, pace.amount, pace.period)
 
-    def charge(self, key: str, value: str, cost: float, now: float, used: float) -> None:
+    def put(self, key: str, mark: Any) -> None:
         """Count it."""
-        slices = self._slices.get(key) or Slices()
-        slices.add(int(now // (self.pace(key).period / SLICES)), cost)
-        self._slices.put(key, slices)
+        slices = self.get(key, _NO_SLICES)
+        if slices is _NO_SLICES:
+            slices = Slices()
+        slices.add(*mark)
+        super().put(key, slices)
 
     def rows(self, now: float) -> Iterator[Row]:
         """Key and [age in seconds of each part, events]."""
-        for key, slices in self._slices.items():
-            width = self.pace(key).period / SLICES
+        for key, slices in self.items():
+            width = self._paces.of(key).period / SLICES
             if slices.counts:
                 yield key, [[now - part * width, count] for part, count in slices.counts.items()]
 
     def load(self, rows: Iterable[Row], now: float, elapsed: float) -> None:
         """Take over the parts that are still within the window."""
         for key, parts in rows:
-            pace = self.pace(key)
-            slices = Slices()
+            period = self._paces.of(key).period
             for age, count in parts:
-                if age + elapsed <= pace.period * (1 + 1 / SLICES):
-                    slices.add(int((now - max(0.0, age + elapsed)) // (pace.period / SLICES)), count)
-            if slices.counts:
-                self._slices.put(key, slices)
-
-    def tick(self, now: float) -> None:
-        """Forget what is over."""
-        self._slices.tick(now)
+                if age + elapsed <= period * (1 + 1 / SLICES):
+                    self.put(key, (int((now - max(0.0, age + elapsed)) // (period / SLICES)), count))
 
 
-class DistinctTable(_Paced):
+class DistinctTable(Generations[Seen]):
     """How many different values a key had. The bound counts values, not keys."""
 
-    def __init__(self, pace: Pace, overrides: dict[str, Pace], capacity: int) -> None:
-        super().__init__(pace, overrides)
-        self._seen = Generations[Seen](max(pace.period for pace in self.counted()), capacity)
+    def __init__(self, paces: Paces, capacity: int) -> None:
+        super().__init__(max(pace.period for pace in paces.counted()), capacity)
+        self._paces = paces
         self._values = 0
-        self._capacity = capacity
+        self._most_values = max(1, capacity // 2)
 
-    def __len__(self) -> int:
-        return len(self._seen)
+    def capacity(self, key: str) -> float:
+        """How many different values the key may have."""
+        return self._paces.of(key).amount
 
-    def ask(self, key: str, value: str, cost: float, now: float) -> Room:
+    def ask(self, key: str, value: str, cost: float, now: float) -> Answer[tuple[str, float]]:
         """Is the value known, or is there room for one more?"""
-        pace = self.pace(key)
-        seen = self._seen.get(key)
-        if seen is None:
-            return Room(0.0, 0.0)
-        return distinct(seen, value, now, pace.amount, pace.period)
+        pace = self._paces.of(key)
+        return distinct(self.get(key, _NOTHING_SEEN), value, now, pace.amount, pace.period)
 
-    def charge(self, key: str, value: str, cost: float, now: float, used: float) -> None:
+    def put(self, key: str, mark: Any) -> None:
         """Remember the value."""
-        seen = self._seen.get(key)
-        if seen is None:
+        seen = self.get(key, _NOTHING_SEEN)
+        if seen is _NOTHING_SEEN:
             seen = Seen()
-        self._values += value not in seen
-        seen.see(value, now)
-        self._seen.put(key, seen)
-        if self._values > self._capacity // 2:
-            self._values = 0
-            self._seen.turn()
+        self._values += mark[0] not in seen
+        seen.see(*mark)
+        super().put(key, seen)
+        if self._values >= self._most_values:
+            self.turn()
+
+    def turn(self) -> None:
+        """Start a new generation."""
+        self._values = 0
+        super().turn()
 
     def rows(self, now: float) -> Iterator[Row]:
         """Key and [value, age in seconds]."""
-        for key, seen in self._seen.items():
+        for key, seen in self.items():
             if seen:
                 yield key, [[value, now - at] for value, at in seen.items()]
 
     def load(self, rows: Iterable[Row], now: float, elapsed: float) -> None:
         """Take over the values that are still within the period."""
         for key, values in rows:
-            seen = Seen()
             for value, age in values:
-                if age + elapsed < self.pace(key).period:
-                    seen.see(value, now - max(0.0, age + elapsed))
-            if seen:
-                self._seen.put(key, seen)
-
-    def tick(self, now: float) -> None:
-        """Forget what is over."""
-        self._seen.tick(now)
+                if age + elapsed < self._paces.of(key).period:
+                    self.put(key, (value, now - max(0.0, age + elapsed)))
 
 
 class Repeats:
@@ -282,15 +260,17 @@ class Repeats:
 
     _HALF = 65_536
 
+    __slots__ = ("old", "young")
+
     def __init__(self) -> None:
-        self._young: set[int] = set()
-        self._old: set[int] = set()
+        self.young: set[int] = set()
+        self.old: set[int] = set()
 
     def __contains__(self, identity: int) -> bool:
-        return identity in self._young or identity in self._old
+        return identity in self.young or identity in self.old
 
     def add(self, identity: int) -> None:
         """Remember one."""
-        self._young.add(identity)
-        if len(self._young) >= self._HALF:
-            self._old, self._young = self._young, set()
+        self.young.add(identity)
+        if len(self.young) >= self._HALF:
+            self.old, self.young = self.young, set()

@@ -64,11 +64,20 @@ class State(Enum):
 
 
 class Match(NamedTuple):
-    """The answer to "is it ours?": by which record's name, and where its mail goes."""
+    """The answer to "is it ours?", with the stored record that says so: most who ask never look into it."""
 
     state: State
-    by: str = ""
-    next_hop: str = ""
+    raw: bytes = b""
+
+    @property
+    def by(self) -> str:
+        """The domain whose record matched: the one asked for, or a parent."""
+        return Record.decode(self.raw).domain if self.raw else ""
+
+    @property
+    def next_hop(self) -> str:
+        """Where its mail goes, in transport(5) syntax, or ""."""
+        return Record.decode(self.raw).next_hop if self.raw else ""
 
 
 NOT_OURS = Match(State.NOT_OURS)
@@ -84,13 +93,11 @@ def find(domain: str, get: Callable[[bytes], bytes | None]) -> Match:
     """Look a folded domain up, then its parents for a record that includes subdomains."""
     raw = get(digest(domain))
     if raw is not None:
-        record = Record.decode(raw)
-        return Match(State.OURS, record.domain, record.next_hop)
+        return Match(State.OURS, raw)
     for parent in _parents(domain):
         raw = get(digest(parent))
         if raw is not None and raw[0] & _SUBDOMAINS:
-            record = Record.decode(raw)
-            return Match(State.OURS, record.domain, record.next_hop)
+            return Match(State.OURS, raw)
     return NOT_OURS
 
 

@@ -18,6 +18,8 @@ from mxweir_policyd.relaydomains.match import NOT_OURS, Match, Record, State, di
 _MAP_SIZE = 8 * 2**30
 """Address space, not memory or disk: room for some ten million domains and their copies."""
 
+_REMEMBERED = 16_384
+
 
 class ReplicaError(Exception):
     """The table cannot be used; the text says what, where and what to do."""
@@ -42,13 +44,27 @@ class Replica:
         self.path = directory / "domains.lmdb"
         self._environment = self._open()
         self._adopt_owner(directory)
+        self._ours: set[str] = set()
 
     def close(self) -> None:
         """Give the file back."""
         self._environment.close()
 
+    def state(self, domain: str) -> State:
+        """Is the folded domain ours? Those that are may be remembered until the next `tick`."""
+        if domain in self._ours:
+            return State.OURS
+        state = self.find(domain).state
+        if state is State.OURS and len(self._ours) < _REMEMBERED:
+            self._ours.add(domain)
+        return state
+
+    def tick(self) -> None:
+        """Forget what is remembered; call it every second or so, so that a removed domain is soon refused."""
+        self._ours.clear()
+
     def find(self, domain: str) -> Match:
-        """Is the folded domain ours? Never raises: the answer says so when there is none to be had."""
+        """Is the folded domain ours, by which record? Never raises: the answer says so when there is none."""
         try:
             with self._environment.begin() as read:
                 match = find(domain, read.get)
