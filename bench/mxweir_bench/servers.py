@@ -47,7 +47,7 @@ class Server:
     def ask(self, request: bytes) -> str:
         """The answer to one request, without the blank line behind it."""
         answer = b""
-        with _connect(self.address) as client:
+        with connect(self.address) as client:
             client.sendall(request)
             while not answer.endswith(b"\n\n") and (part := client.recv(4096)):
                 answer += part
@@ -58,7 +58,7 @@ class Server:
 def noop(program: Path, directory: Path, *, unix: bool = False) -> Iterator[Server]:
     """The no-op server, on loopback or on a unix socket."""
     address, log = _address("noop", directory, unix=unix), directory / "noop.log"
-    with _running("noop", [program, address], address, log) as child:
+    with running("noop", [program, address], address, log) as child:
         yield Server("noop", address, child, log)
 
 
@@ -72,7 +72,7 @@ def floor(directory: Path, microseconds: float) -> Iterator[Server]:
         address,
         str(microseconds),
     ]
-    with _running("floor", argv, address, log) as child:
+    with running("floor", argv, address, log) as child:
         yield Server("floor", address, child, log)
 
 
@@ -87,7 +87,7 @@ def mxweir(
     home = directory / name.replace(" ", "-")
     address, log = _address("policy", home, unix=unix), home / "log"
     config = configure(home, address, level, save_every)
-    with _running(name, [_MXWEIR, "policyd", "--config", config], address, log) as child:
+    with running(name, [_MXWEIR, "policyd", "--config", config], address, log) as child:
         yield Server(name, address, child, log, logs_decisions=level == "info")
 
 
@@ -139,7 +139,8 @@ def check_work(server: Server, asked: bytes, explained: bytes) -> None:
 
 
 @contextmanager
-def _running(name: str, argv: Sequence[str | Path], address: str, log: Path) -> Iterator[Child]:
+def running(name: str, argv: Sequence[str | Path], address: str, log: Path) -> Iterator[Child]:
+    """Any server, from when it answers at this address; LabError when it does not."""
     child = Child(name, argv, log)
     try:
         child.wait_ready(lambda: _answers(address), 20)
@@ -152,11 +153,16 @@ def _address(name: str, directory: Path, *, unix: bool) -> str:
     return f"unix:{directory}/{name}" if unix else f"127.0.0.1:{free_port()}"
 
 
-def _connect(address: str) -> socket.socket:
+def connect(address: str) -> socket.socket:
+    """A connection to a policy server, with a timeout of 5 s."""
     if address.startswith("unix:"):
         client = socket.socket(socket.AF_UNIX)
         client.settimeout(5)
-        client.connect(address.removeprefix("unix:"))
+        try:
+            client.connect(address.removeprefix("unix:"))
+        except OSError:
+            client.close()
+            raise
         return client
     host, port = address.rsplit(":", 1)
     return socket.create_connection((host, int(port)), 5)
@@ -164,7 +170,7 @@ def _connect(address: str) -> socket.socket:
 
 def _answers(address: str) -> bool:
     try:
-        _connect(address).close()
+        connect(address).close()
     except OSError:
         return False
     return True

@@ -100,7 +100,7 @@ def _stages(config: Config, replica: Replica, log: LogObserver, requests: Iterat
         answerer.answer(parsed(raw))
         return events.pop()
 
-    relay = _best(requests, facts, lambda each: pipeline.find_domain(each.recipient_domain))
+    relay = _best(requests, facts, lambda each: pipeline.domains.state(each.recipient_domain))
     limits = _best(requests, facts, lambda each: pipeline.limits.decide(each, clock()))
     decide = _best(requests, facts, lambda each: pipeline.decide(each, clock()))
     answer = _best(requests, parsed, answerer.answer)
@@ -110,7 +110,7 @@ def _stages(config: Config, replica: Replica, log: LogObserver, requests: Iterat
         "parse": _best(iter(again), bytes, parsed),
         "facts: fold addresses and networks": fold,
         "access list, order of checks": decide - relay - limits,
-        "relay check: one lookup in LMDB": relay,
+        "relay check": relay,
         "five limits": limits,
         "reply, clocks, record of what happened": answer - fold - decide,
         "count for the metrics": _best(iter(again), event, tell_all(metrics.handlers())),

@@ -1,0 +1,116 @@
+"""The measuring instruments are measured: what the C programs send, accept and report."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from mxweir.config import load as load_config
+from mxweir_bench import load, servers, tools
+from mxweir_bench.load import InvalidRunError
+from mxweir_bench.servers import Server
+from mxweir_bench.tools import Tools
+from mxweir_policyd.protocol import Request, RequestReader
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Tools:
+    return tools.build(tmp_path_factory.mktemp("tools"))
+
+
+@pytest.fixture
+def noop(built: Tools, tmp_path: Path) -> Iterator[Server]:
+    with servers.noop(built.noop, tmp_path, unix=True) as server:
+        yield server
+
+
+def requests(built: Tools, *options: str) -> list[Request]:
+    done = subprocess.run([built.policyload, "--print", *options], capture_output=True, check=True)
+    return RequestReader().feed(done.stdout)
+
+
+def test_the_generated_request_is_one_that_the_daemon_reads(built: Tools) -> None:
+    (raw,) = load.requests(built.policyload, 1, keys=10)
+    (request,) = RequestReader().feed(raw)
+    assert request.protocol_state == b"RCPT"
+    assert request.recipient.split(b"@")[1].decode() in servers.RECIPIENT_DOMAINS
+    assert 600 < len(raw) < 800
+
+
+def test_no_two_generated_requests_are_the_same_question(built: Tools) -> None:
+    instances = [request.instance for request in requests(built, "--requests", "1000", "--keys", "1")]
+    assert len(set(instances)) == 1000
+
+
+def test_a_sweep_sees_every_key_once(built: Tools) -> None:
+    senders = [request.sender for request in requests(built, "--sweep", "--keys", "50", "--requests", "50")]
+    assert len(set(senders)) == 50
+
+
+def test_every_request_of_a_run_is_answered_and_counted(built: Tools, noop: Server) -> None:
+    run = load.run(built.policyload, noop, ["--conns", "8", "--requests", "500"])
+    assert run.requests == 500
+    assert 0 < run.p50_ms <= run.p99_ms <= run.max_ms
+
+
+def test_the_no_op_server_answers_a_request_that_comes_in_pieces_once(noop: Server, built: Tools) -> None:
+    (raw,) = load.requests(built.policyload, 1, keys=10)
+    with servers.connect(noop.address) as client:
+        for byte in raw:
+            client.sendall(bytes([byte]))
+        assert client.recv(100) == b"action=DUNNO\n\n"
+        client.sendall(raw + raw)
+        both = b""
+        while len(both) < 28:
+            both += client.recv(100)
+        assert both == b"action=DUNNO\n\n" * 2
+
+
+def test_a_run_with_another_answer_than_dunno_is_not_valid(built: Tools, tmp_path: Path) -> None:
+    refusing = f"unix:{tmp_path}/refusing"
+    with servers.running(
+        "refusing", [built.noop, refusing, "REJECT no"], refusing, tmp_path / "log"
+    ) as child:
+        server = Server("refusing", refusing, child, tmp_path / "log")
+        with pytest.raises(InvalidRunError, match="REJECT"):
+            load.run(built.policyload, server, ["--requests", "10"])
+
+
+@pytest.mark.parametrize("answer", ["", " DUNNO", "DUNNO\naction=OK", "DUNNO\nrubbish"])
+def test_a_malformed_answer_is_bad(built: Tools, tmp_path: Path, answer: str) -> None:
+    address = f"unix:{tmp_path}/malformed"
+    with servers.running("malformed", [built.noop, address, answer], address, tmp_path / "log"):
+        argv = [built.policyload, "--connect", address, "--requests", "10"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["bad"] == 10
+
+
+def test_a_server_that_stands_still_is_charged_for_what_it_kept_waiting(built: Tools, noop: Server) -> None:
+    """The open loop counts from when a request was due, not from when it could be sent."""
+    argv = [built.policyload, "--connect", noop.address, "--rate", "100", "--seconds", "0.6", "--conns", "1"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as loading:
+        os.kill(noop.child.pid, signal.SIGSTOP)
+        with suppress(subprocess.TimeoutExpired):
+            loading.wait(0.4)
+        os.kill(noop.child.pid, signal.SIGCONT)
+        told = json.loads(loading.communicate()[0])
+    assert told["us"]["p50"] > 50_000
+
+
+def test_only_loopback_is_loaded(built: Tools) -> None:
+    argv = [built.policyload, "--connect", "192.0.2.1:25"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "loopback" in done.stderr
+
+
+def test_the_measured_configuration_is_a_valid_one(tmp_path: Path) -> None:
+    config = load_config(servers.configure(tmp_path / "home", "127.0.0.1:10040"))
+    assert tuple(limit.name for limit in config.limit) == servers.LIMITS
+    assert config.log.level == "warning"
