@@ -15,7 +15,7 @@ from typing import Any
 
 from mxweir.clock import system_clock
 from mxweir.config import Config, load
-from mxweir.events import Event, Trouble
+from mxweir.events import Event, Trouble, tell_all
 from mxweir.log import LogObserver
 from mxweir_ops.development import Development
 from mxweir_ops.lab.daemons import command
@@ -61,11 +61,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _supervise(config_file: Path, config: Config) -> int:
     log = LogObserver(config.log, system_clock(), "run")
+    write = tell_all(log.handlers())
 
     def tell(event: Event) -> None:
         # The terminal may be gone; the daemons still have to be stopped in order.
         with suppress(OSError):
-            log(event)
+            write(event)
 
     verbs = ["policyd", "milter"]
     if find_spec("Milter") is None:

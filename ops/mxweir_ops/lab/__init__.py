@@ -10,6 +10,7 @@ machine's Postfix, SpamAssassin and mail alone:
     sink.py       the maildir where that Postfix delivers
     letters.py    messages to send
     client.py     an SMTP client that can play any client address
+    asking.py     a policy client, for what Postfix itself never sends
     spamd.py      SpamAssassin's daemon with the rules as shipped
     daemons.py    mxweir's own daemons on a configuration written for them
     stack.py      all of them together, as on a real MX host

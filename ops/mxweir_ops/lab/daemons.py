@@ -118,6 +118,11 @@ class Daemon(Server):
             self._child = None
 
     @property
+    def running(self) -> bool:
+        """Whether it was started and neither stopped nor killed since."""
+        return self._child is not None
+
+    @property
     def child(self) -> Child:
         """The running process; RuntimeError when there is none."""
         if self._child is None:
