@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mxweir.config import AccessEntry
-from mxweir.facts import Facts, Folder
+from mxweir.facts import READERS, Facts, Folder
 
 
 class Entry(NamedTuple):
@@ -29,7 +29,7 @@ class AccessList:
 
     def __init__(self, entries: Sequence[AccessEntry], folder: Folder) -> None:
         self._empty = not entries
-        self._values: dict[int, dict[str, list[Entry]]] = {}
+        self._values: dict[str, dict[str, list[Entry]]] = {}
         self._networks: dict[tuple[int, int], dict[int, list[Entry]]] = {}
         for order, written in enumerate(entries):
             key = written.allow or written.block or ""
@@ -42,19 +42,19 @@ class AccessList:
                 found = self._networks.setdefault((network.version, shift), {})
                 found.setdefault(int(network.network_address) >> shift, []).append(entry)
             else:
-                self._values.setdefault(Facts._fields.index(key), {}).setdefault(value, []).append(entry)
+                self._values.setdefault(key, {}).setdefault(value, []).append(entry)
 
     def find(self, facts: Facts, now: float) -> Entry | None:
         """The first entry in force that matches; `now` in seconds since the epoch."""
         if self._empty:
             return None
         best: Entry | None = None
-        for index, values in self._values.items():
-            for entry in values.get(str(facts[index]), ()):
+        for key, values in self._values.items():
+            for entry in values.get(READERS[key](facts), ()):
                 if entry.expires > now and (best is None or entry.order < best.order):
                     best = entry
         if self._networks:
-            best = self._find_network(facts.client_address, now, best)
+            best = self._find_network(facts.client.address, now, best)
         return best
 
     def _find_network(self, client: str, now: float, best: Entry | None) -> Entry | None:

@@ -5,8 +5,10 @@ folds an address again. The folds are cached by the raw bytes: mail comes in
 runs, and the same client asks about the same sender again and again.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from operator import attrgetter
+from typing import NamedTuple, TypeVar
 
 from mxweir import address
 from mxweir.address import (
@@ -18,43 +20,48 @@ from mxweir.address import (
     registrable_domain,
 )
 
-KEYS = (
-    "client_address",
-    "client_network",
-    "helo",
-    "sender",
-    "sender_domain",
-    "sender_org",
-    "recipient",
-    "recipient_domain",
-    "sasl_username",
-)
-"""The facts that a limit may count by and an access list may match."""
+T = TypeVar("T")
 
-_CACHED = 16384
+_CACHED = 16_384
 """Folds remembered of each kind; an entry takes about half a kilobyte."""
 
 
-class Facts(NamedTuple):
-    """One question's facts.
+class Client(NamedTuple):
+    """Who connects: address in canonical form, and the network it is counted as."""
 
-    Folded texts first, empty where nothing is known; `sender_given` and
-    `recipient_given` are the addresses as the client wrote them, for the log.
-    Then, as raw as Postfix sent them, since most answers need no more: the
-    state, its policy_context, the instance, the queue id and the size.
+    address: str
+    network: str
+
+
+class Sender(NamedTuple):
+    """Envelope sender: folded address, domain, registrable domain; `given` is as the client wrote it."""
+
+    address: str
+    domain: str
+    org: str
+    given: str
+
+
+class Recipient(NamedTuple):
+    """Envelope recipient: mailbox, domain; `given` is as the client wrote it."""
+
+    mailbox: str
+    domain: str
+    given: str
+
+
+class Facts(NamedTuple):
+    """One question's facts; a text is empty where nothing is known.
+
+    What is folded is shared between questions. The rest stays as raw as Postfix
+    sent it, since most answers never look at it.
     """
 
-    client_address: str
-    client_network: str
-    sender: str
-    sender_domain: str
-    sender_org: str
-    sender_given: str
-    recipient: str
-    recipient_domain: str
-    recipient_given: str
-    helo: str
-    sasl_username: str
+    client: Client
+    sender: Sender
+    recipient: Recipient
+    helo: bytes
+    sasl_username: bytes
     state: bytes
     context: bytes
     instance: bytes
@@ -67,52 +74,78 @@ class Facts(NamedTuple):
         return int(self.size) if self.size.isdigit() and len(self.size) < 19 else 0
 
 
+@lru_cache(maxsize=1024)
+def fold_word(raw: bytes) -> str:
+    """A HELO name or a SASL user; case does not tell two apart."""
+    return address.bounded(address.text_of(raw).lower())
+
+
+READERS: dict[str, Callable[[Facts], str]] = {
+    "client_address": attrgetter("client.address"),
+    "client_network": attrgetter("client.network"),
+    "helo": lambda facts: fold_word(facts.helo),
+    "sender": attrgetter("sender.address"),
+    "sender_domain": attrgetter("sender.domain"),
+    "sender_org": attrgetter("sender.org"),
+    "recipient": attrgetter("recipient.mailbox"),
+    "recipient_domain": attrgetter("recipient.domain"),
+    "sasl_username": lambda facts: fold_word(facts.sasl_username),
+}
+"""The keys that a limit may count by and an access list may match, and how each is read."""
+
+KEYS = tuple(READERS)
+
+
+class Folds(dict[bytes, T]):
+    """Raw bytes → what they fold to. Starts over when it is full.
+
+    A plain dict, and not an LRU: keeping the order of use would touch more
+    memory at each hit than the fold itself is worth.
+    """
+
+    def __init__(self, fold: Callable[[str], T]) -> None:
+        self._fold = fold
+
+    def __missing__(self, raw: bytes) -> T:
+        """Fold, and remember."""
+        if len(self) >= _CACHED:
+            self.clear()
+        folded = self[raw] = self._fold(address.text_of(raw))
+        return folded
+
+
 class Folder:
-    """Folds raw attributes by the settings of `[keys]`; the caches are its own, so new settings mean a new one."""
+    """Folds raw attributes by the settings of `[keys]`; what it remembers is its own, so new settings mean a new one."""
 
     def __init__(self, ipv4_prefix: int = 24, ipv6_prefix: int = 64, recipient_delimiter: str = "+") -> None:
-        @lru_cache(maxsize=_CACHED)
-        def client(raw: bytes) -> tuple[str, str]:
-            """Address and network."""
-            return fold_client(address.text_of(raw), ipv4_prefix, ipv6_prefix)
+        def client(given: str) -> Client:
+            return Client(*fold_client(given, ipv4_prefix, ipv6_prefix))
 
-        @lru_cache(maxsize=_CACHED)
-        def sender(raw: bytes) -> tuple[str, str, str, str]:
-            """Folded, domain, registrable domain, as given."""
-            given = address.text_of(raw)
+        def sender(given: str) -> Sender:
             if not given:
-                return NULL_SENDER, NULL_SENDER, NULL_SENDER, given
+                return Sender(NULL_SENDER, NULL_SENDER, NULL_SENDER, given)
             domain = fold_domain(address.split(given)[1])
-            return fold_sender(given), domain, registrable_domain(domain), given
+            return Sender(fold_sender(given), domain, registrable_domain(domain), given)
 
-        @lru_cache(maxsize=_CACHED)
-        def recipient(raw: bytes) -> tuple[str, str, str]:
-            """Mailbox, domain, as given."""
-            given = address.text_of(raw)
-            return fold_recipient(given, recipient_delimiter), fold_domain(address.split(given)[1]), given
+        def recipient(given: str) -> Recipient:
+            domain = fold_domain(address.split(given)[1])
+            return Recipient(fold_recipient(given, recipient_delimiter), domain, given)
 
-        @lru_cache(maxsize=_CACHED)
-        def words(helo: bytes, user: bytes) -> tuple[str, str]:
-            """HELO name and SASL user: case does not tell two apart."""
-            return address.bounded(address.text_of(helo).lower()), address.bounded(
-                address.text_of(user).lower()
-            )
-
-        self.client = client
-        self.sender = sender
-        self.recipient = recipient
-        self.words = words
-        sender(b"warm.up@example.org")  # reads the Public Suffix List now, not while the first client waits
+        self.client = Folds(client)
+        self.sender = Folds(sender)
+        self.recipient = Folds(recipient)
+        # Reads the Public Suffix List now, not while the first client waits.
+        sender("warm.up@example.org")
 
     def key(self, name: str, text: str) -> str:
         """Fold a value that an operator wrote for the key `name`, so that it equals what strangers' values fold to."""
         raw = text.encode("utf-8", "surrogateescape")
         if name in ("client_address", "client_network"):
-            return self.client(raw)[0]
+            return self.client[raw].address
         if name == "sender":
-            return self.sender(b"" if text == NULL_SENDER else raw)[0]
+            return self.sender[b"" if text == NULL_SENDER else raw].address
         if name == "recipient":
-            return self.recipient(raw)[0]
+            return self.recipient[raw].mailbox
         if name in ("sender_domain", "sender_org", "recipient_domain"):
             return text if text == NULL_SENDER else fold_domain(text)
-        return self.words(raw, b"")[0]
+        return fold_word(raw)

@@ -92,13 +92,13 @@ class LogObserver:
             "queue_id": text_of(facts.queue_id),
             "instance": text_of(facts.instance),
             "state": text_of(facts.state),
-            "client": facts.client_address,
-            "sender": facts.sender_given,
-            "recipient": facts.recipient_given,
+            "client": facts.client.address,
+            "sender": facts.sender.given,
+            "recipient": facts.recipient.given,
             "ms": round(seconds * 1000, 3),
         }
         if facts.sasl_username:
-            fields["sasl_username"] = facts.sasl_username
+            fields["sasl_username"] = text_of(facts.sasl_username)
         if decision.check:
             fields |= {
                 "check": decision.check,

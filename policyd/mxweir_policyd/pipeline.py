@@ -61,14 +61,9 @@ class Pipeline:
         """Everything about a request, derived once."""
         state, client, helo, sender, recipient, queue_id, instance, size, user, context = request
         folder = self._folder
-        return tuple.__new__(
-            Facts,
-            folder.client(client)
-            + folder.sender(sender)
-            + folder.recipient(recipient)
-            + folder.words(helo, user)
-            + (state, context if context in CONTEXTS else b"", instance, queue_id, size),
-        )
+        context = context if context in CONTEXTS else b""
+        parts = folder.client[client], folder.sender[sender], folder.recipient[recipient], helo, user
+        return tuple.__new__(Facts, (*parts, state, context, instance, queue_id, size))
 
     def decide(self, facts: Facts, now: float) -> Decision:
         """Answer a question, and charge the limits if it passes; `now` in seconds."""
@@ -76,11 +71,11 @@ class Pipeline:
         entry = self._access.find(facts, now) if context in (b"", b"limits") else None
         if entry is not None and not entry.allow:
             return blocked(entry)
-        if context in (b"", b"relay") and facts.recipient_domain:
-            state = self.domains.state(facts.recipient_domain)
+        if context in (b"", b"relay") and facts.recipient.domain:
+            state = self.domains.state(facts.recipient.domain)
             if state is not _OURS and state is not State.OFF:
                 refuse = relay_denied if state is State.NOT_OURS else relay_unknown
-                return refuse(facts.recipient_domain)
+                return refuse(facts.recipient.domain)
         if entry is not None:
             return PASS
         outcome = self.limits.decide(facts, now)
@@ -113,7 +108,7 @@ class Pipeline:
         return (PASS if entry.allow else blocked(entry)), [step]
 
     def _preview_relay(self, facts: Facts, now: float) -> tuple[Decision, list[Step]]:
-        domain = facts.recipient_domain
+        domain = facts.recipient.domain
         if facts.context not in (b"", b"relay") or not domain:
             return PASS, []
         match = self.domains.find(domain)

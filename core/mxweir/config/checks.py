@@ -136,7 +136,7 @@ def _folded(key: str, text: str, place: Place, folder: Folder) -> Iterator[Probl
     folded = folder.key(key, text)
     if not text:
         yield Problem(place, "an empty value would match nothing")
-    elif key == "client_network" and folder.client(text.encode())[1] != text and "/" not in text:
-        yield Problem(place, f'"{text}" is not a network; write "{folder.client(text.encode())[1]}"')
+    elif key == "client_network" and folder.client[text.encode()].network != text and "/" not in text:
+        yield Problem(place, f'"{text}" is not a network; write "{folder.client[text.encode()].network}"')
     elif key in ("sender", "recipient") and folded != text.lower() and text.isascii():
         yield Problem(place, f'"{text}" is seen as "{folded}"; write that')

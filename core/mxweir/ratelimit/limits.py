@@ -11,12 +11,11 @@ recipient, `message` those by message and byte, none runs both.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 from mxweir.config import LimitRule
 from mxweir.events import Observed
-from mxweir.facts import Facts, Folder
+from mxweir.facts import READERS, Facts, Folder
 from mxweir.ratelimit.memory import DistinctTable, GcraTable, Pace, Paces, Repeats, Row, Table, WindowTable
 from mxweir.ratelimit.rate import Rate
 from mxweir.trail import Step
@@ -204,19 +203,18 @@ def _identity(facts: Facts) -> int:
     """The same for a repeated question only; 0 where Postfix gives no instance."""
     if not facts.instance:
         return 0
-    return hash((facts.instance, facts.state, facts.recipient_given, facts.client_address))
+    return hash((facts.instance, facts.state, facts.recipient.given, facts.client.address))
 
 
 def _reader(names: Sequence[str]) -> Callable[[Facts], str]:
     """Reads a key from facts; "" where a part of it is not known."""
-    indexes = [Facts._fields.index(name) for name in names]
-    if len(indexes) == 1:
-        return itemgetter(indexes[0])
-    parts_of = itemgetter(*indexes)
+    readers = [READERS[name] for name in names]
+    if len(readers) == 1:
+        return readers[0]
 
     def read(facts: Facts) -> str:
-        parts = parts_of(facts)
-        return "" if "" in parts else _SEPARATOR.join(parts)
+        parts = [read(facts) for read in readers]
+        return _SEPARATOR.join(parts) if all(parts) else ""
 
     return read
 
