@@ -8,8 +8,9 @@ from the same facts, in the form of Postfix's smtpd.c, which SpamAssassin knows
 
 That parser looks for words such as ` with ESMTPA ` anywhere in the header: an
 address like `"x with ESMTPA y"@example.org` could make a stranger look like one
-of our own users. Only what is one plain word is written into the header;
-addresses that are not are left out of it. X-Envelope-From still has them.
+of our own users. Only what is one word of plain ASCII is written into
+the header; addresses that are not are left out of it. X-Envelope-From still has
+them.
 """
 
 import re
@@ -19,7 +20,7 @@ from email.utils import formatdate
 from mxweir_milter.facts import Client, Envelope, bytes_of
 
 _NOT_IN_A_NAME = re.compile(r"[^!-~]|[<>()\\\";@]")
-_PLAIN_ADDRESS = re.compile(r"[^\s()<>;\"\\,\x00-\x1f\x7f]{1,320}")
+_PLAIN_ADDRESS = re.compile(r"[^()<>;\"\\,\x00-\x20\x7f-\U0010ffff]{1,320}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST_NAME = 255
 _RECIPIENTS_SHOWN = 100
@@ -28,11 +29,14 @@ _RECIPIENTS_SHOWN = 100
 def prologue(client: Client, envelope: Envelope, now: float) -> bytes:
     """The headers to put before a message for SpamAssassin, each with its CRLF.
 
-    `now` is in seconds since the epoch. X-Envelope-From comes first:
-    SpamAssassin trusts it only above the first Received header
-    (Mail::SpamAssassin::PerMsgStatus, get_envelope_from).
+    `now` is in seconds since the epoch. The sender is told three ways, because
+    rules ask in each: Return-Path (DSN_NO_MIMEVERSION looks for the null sender
+    there), X-Envelope-From (trusted only above the first Received header, and
+    not when the message brings one of its own), and in Received, which nothing
+    below can overrule (Mail::SpamAssassin::PerMsgStatus, get_envelope_from).
     """
-    shown = [f"X-Envelope-From: <{_CONTROL.sub('?', envelope.sender)}>"]
+    sender = _CONTROL.sub("?", envelope.sender)
+    shown = [f"Return-Path: <{sender}>", f"X-Envelope-From: <{sender}>"]
     shown += [f"X-Envelope-To: <{_CONTROL.sub('?', r)}>" for r in envelope.recipients[:_RECIPIENTS_SHOWN]]
     shown.append(received(client, envelope, now))
     return bytes_of("\r\n".join(shown) + "\r\n")
@@ -41,7 +45,8 @@ def prologue(client: Client, envelope: Envelope, now: float) -> bytes:
 def received(client: Client, envelope: Envelope, now: float) -> str:
     """Postfix's Received header for this message, folded with CRLF, without the last line end."""
     name = _name(client.name) or "unknown"
-    address = f"IPv6:{client.address}" if ":" in client.address else client.address or "unknown"
+    address = _name(client.address) or "unknown"
+    address = f"IPv6:{address}" if ":" in address else address
     lines = [f"Received: from {_name(client.helo) or name} ({name} [{address}])"]
     if client.tls is not None:
         tls = client.tls

@@ -47,9 +47,11 @@ class ScanLoop:
 
     def scan(self, message: Message, deadline: Deadline) -> Result:
         """Scan a message, from any thread but the loop's; answers by the deadline."""
+        scan = self._scan(message, deadline)
         try:
-            future = asyncio.run_coroutine_threadsafe(self._scan(message, deadline), self._loop)
+            future = asyncio.run_coroutine_threadsafe(scan, self._loop)
         except RuntimeError:
+            scan.close()
             return Failed(Reason.INTERNAL, detail="the scan loop has stopped")
         try:
             return future.result(deadline.left() + _GRACE)

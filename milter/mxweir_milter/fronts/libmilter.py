@@ -26,7 +26,7 @@ import Milter
 from mxweir import service
 from mxweir.deadline import Deadline
 from mxweir.endpoint import Endpoint, Unix
-from mxweir.events import Observer, Scanned, Trouble
+from mxweir.events import Event, Observer, Scanned, Trouble
 from mxweir_milter import facts
 from mxweir_milter.changes import Answer
 from mxweir_milter.fronts.door import Door
@@ -161,7 +161,7 @@ class LibmilterFront:
         try:
             Milter.main()
         except Exception as error:  # noqa: BLE001 -- whatever ends libmilter ends the daemon, with a line
-            self._observe(Trouble("libmilter ended", str(error), "error"))
+            self._tell(Trouble("libmilter ended", str(error), "error"))
         self.stopped.set()
 
     # libmilter's callbacks
@@ -211,7 +211,7 @@ class LibmilterFront:
             concluded = peer.session.data(_macros(ctx, facts.DATA_MACROS))
             if concluded is None:
                 return Milter.CONTINUE
-            self._observe(concluded.event)
+            self._tell(concluded.event)
             return Milter.ACCEPT
 
         return self._step(ctx, "data", step)
@@ -271,16 +271,20 @@ class LibmilterFront:
         try:
             peer = self._peer(ctx)
             return step(peer)
-        except Exception as error:  # noqa: BLE001 -- a fault of ours must cost a scan, never a message
+        except BaseException as error:  # noqa: BLE001 -- a fault of ours must cost a scan, never a message
             self._report(name, error)
         if peer is not None:
             with contextlib.suppress(Exception):
                 peer.session.fail()
         return otherwise
 
-    def _report(self, step: str, error: Exception) -> None:
+    def _report(self, step: str, error: BaseException) -> None:
+        self._tell(Trouble(f"internal error at {step}", repr(error), "error"))
+
+    def _tell(self, event: Event) -> None:
+        """Log and count; a log that fails (a full disk) changes nothing for the mail."""
         with contextlib.suppress(Exception):
-            self._observe(Trouble(f"internal error at {step}", repr(error), "error"))
+            self._observe(event)
 
     def _answer(self, ctx: Context, peer: _Peer) -> int:
         try:
@@ -295,10 +299,14 @@ class LibmilterFront:
         except Milter.error as error:
             # Postfix has gone on without us: do not claim a verdict that nobody heard.
             event = _unheard(event)
-            self._observe(Trouble("answer not heard", f"{event.queue_id}: {error}"))
+            self._tell(Trouble("answer not heard", f"{event.queue_id}: {error}"))
+            return Milter.ACCEPT
+        except Exception as error:  # noqa: BLE001
+            event = _unheard(event)
+            self._report("answer", error)
             return Milter.ACCEPT
         finally:
-            self._observe(event)
+            self._tell(event)
 
     def _conclude(self, ctx: Context, session: Session) -> Concluded:
         step = session.end(_macros(ctx, facts.END_MACROS))
