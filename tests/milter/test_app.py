@@ -1,0 +1,198 @@
+"""The daemon as a process. What it does with mail through Postfix is in tests/live."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+RUN = """
+import sys
+from pathlib import Path
+{first}
+from mxweir.config import load
+from mxweir_milter.app import run
+path = Path(sys.argv[1])
+sys.exit(run(load(path), path))
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Daemon:
+    """One milter process with its configuration and log."""
+
+    def __init__(self, directory):
+        self.socket = directory / "milter.sock"
+        self.config = directory / "mxweir.toml"
+        self.log_file = directory / "log"
+        self.listen = f"unix:{self.socket}"
+        self.port = free_port()
+        self.process = None
+
+    def write(self, more="", before=""):
+        http = f"inet:127.0.0.1:{self.port}"
+        self.config.write_text(f'{before}\n[milter]\nlisten = "{self.listen}"\nhttp = "{http}"\n{more}\n')
+
+    def start(self, first="", env=None):
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", RUN.format(first=first), str(self.config)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(env or {})},
+            )
+
+    def log(self):
+        return self.log_file.read_text()
+
+    def get(self, page):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{page}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return None, ""
+
+    def wait_for(self, true):
+        until = time.monotonic() + 20
+        while not true():
+            assert time.monotonic() < until, self.log()
+            assert self.process.poll() is None, self.log()
+            time.sleep(0.02)
+
+    def wait_ready(self):
+        self.wait_for(lambda: self.get("/readyz")[0] == 200)
+
+    def wait_logged(self, text):
+        self.wait_for(lambda: text in self.log())
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    pytest.importorskip("Milter")
+    made = Daemon(tmp_path)
+    made.write()
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.process.kill()
+        made.process.wait()
+
+
+def test_it_listens_says_so_and_ends_with_status_0_on_sigterm(daemon):
+    daemon.write('socket_mode = "0640"')
+    daemon.start()
+    daemon.wait_ready()
+    assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o640
+    assert f"event=started listen=unix:{daemon.socket}" in daemon.log()
+    assert daemon.stop() == 0
+    assert not daemon.socket.exists()
+    assert "event=stopped unanswered=0" in daemon.log()
+
+
+def test_it_does_not_wait_for_libmilter_to_look_up_every_five_seconds(daemon):
+    daemon.start()
+    daemon.wait_ready()
+    began = time.monotonic()
+    daemon.stop()
+    assert time.monotonic() - began < 3
+
+
+def test_without_an_engine_it_runs_and_says_that_nothing_is_scanned(daemon):
+    daemon.start()
+    daemon.wait_ready()
+    assert "no scanner is configured; the milter marks all mail unscanned" in daemon.log()
+
+
+def test_without_pymilter_it_says_in_one_line_what_to_install(daemon):
+    daemon.start(first="sys.modules['Milter'] = None")
+    assert daemon.process.wait(20) == 2
+    line = daemon.log()
+    assert line.startswith("mxweir milter: pymilter cannot be loaded")
+    assert "mxweir[milter]" in line
+    assert line.count("\n") == 1
+
+
+def test_an_address_that_is_taken_is_one_line_and_status_2(daemon):
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(daemon.socket))
+        other.listen()
+        daemon.start()
+        assert daemon.process.wait(20) == 2
+    assert "another process is serving it" in daemon.log()
+    assert daemon.socket.exists()
+
+
+def test_a_group_that_does_not_exist_is_one_line_and_status_2(daemon):
+    daemon.write('socket_group = "nosuchgroup"')
+    daemon.start()
+    assert daemon.process.wait(20) == 2
+    assert 'socket_group = "nosuchgroup"' in daemon.log()
+
+
+def test_a_broken_new_configuration_keeps_the_old_one_and_says_so(daemon):
+    daemon.start()
+    daemon.wait_ready()
+    daemon.write("tag_att = 3.0")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_logged("the former one stays in force")
+    assert 'did you mean \\"tag_at\\"' in daemon.log()
+    daemon.write("tag_at = 3.0")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_logged("configuration reloaded")
+    assert daemon.get("/readyz")[0] == 200
+
+
+def test_a_setting_that_needs_a_restart_is_named(daemon):
+    daemon.start()
+    daemon.wait_ready()
+    daemon.write('socket_mode = "0600"')
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_logged("keys=milter.socket_mode")
+
+
+def test_its_pages_tell_that_it_lives_and_what_it_counts(daemon):
+    daemon.start()
+    daemon.wait_ready()
+    assert daemon.get("/livez") == (200, "ok\n")
+    metrics = daemon.get("/metrics")[1]
+    for name in ("sessions", "in_hand", "scans", "threads", "scan_seconds_bucket"):
+        assert f"\nmxweir_milter_{name}" in metrics
+
+
+def test_it_listens_on_tcp_too(daemon):
+    daemon.listen = f"inet:127.0.0.1:{free_port()}"
+    daemon.write()
+    daemon.start()
+    daemon.wait_ready()
+    socket.create_connection(("127.0.0.1", int(daemon.listen.rpartition(":")[2])), 5).close()
+    assert daemon.stop() == 0
+
+
+def test_the_service_manager_hears_ready_watchdog_and_stopping(daemon, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        daemon.start(env={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"})
+        assert manager.recv(100) == b"READY=1"
+        assert manager.recv(100) == b"WATCHDOG=1"
+        daemon.process.send_signal(signal.SIGTERM)
+        while (heard := manager.recv(100)) == b"WATCHDOG=1":
+            pass
+        assert heard == b"STOPPING=1"
+    assert daemon.process.wait(20) == 0

@@ -1,0 +1,83 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mxweir_milter.message import Content, with_crlf
+
+PIECES = st.lists(st.binary(max_size=60), max_size=8)
+VALUES = st.binary(max_size=60).filter(lambda value: b"\0" not in value)
+
+
+def assembled(headers=(), body=()):
+    content = Content(10**6)
+    for name, value in headers:
+        content.add_header(name, value)
+    for piece in body:
+        content.add_body(piece)
+    return content.together()
+
+
+def test_header_and_body_stand_as_the_client_sent_them():
+    headers = [(b"Subject", b" hello\n world"), (b"X-None", b"no space")]
+    assert assembled(headers, [b"one\r\n", b"two\r\n"]) == (
+        b"Subject: hello\r\n world\r\nX-None:no space\r\n\r\none\r\ntwo\r\n"
+    )
+
+
+def test_a_message_without_a_final_line_end_gets_one():
+    assert assembled([(b"A", b" b")], [b"no end"]).endswith(b"no end\r\n")
+
+
+def test_a_lone_carriage_return_at_the_end_is_no_line_end():
+    assert assembled([], [b"x\r"]) == b"\r\nx\r\r\n"
+
+
+def test_a_message_without_a_body_ends_with_the_empty_line():
+    assert assembled([(b"A", b" b")]) == b"A: b\r\n\r\n"
+
+
+@given(PIECES)
+def test_where_the_body_is_cut_makes_no_difference(pieces):
+    assert assembled([], pieces) == assembled([], [b"".join(pieces)])
+
+
+@given(PIECES)
+def test_every_message_ends_in_a_line_end_and_has_no_lone_line_feed(pieces):
+    whole = assembled([(b"A", b" b")], pieces)
+    assert whole.endswith(b"\r\n")
+    assert whole.count(b"\n") == whole.count(b"\r\n")
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=20), VALUES), max_size=8))
+def test_whatever_a_value_holds_it_stays_one_field(headers):
+    head, _, _ = assembled([(b"First", b""), *headers], [b"body"]).partition(b"\r\n\r\n")
+    starts = [line for line in head.split(b"\r\n") if line and line[:1] not in (b" ", b"\t")]
+    assert len(starts) == 1 + len(headers)
+
+
+@given(st.binary(max_size=200))
+def test_crlf_is_left_alone_and_lone_line_feeds_are_mended(data):
+    mended = with_crlf(data)
+    assert mended.replace(b"\r\n", b"\n") == data.replace(b"\r\n", b"\n")
+    assert with_crlf(mended) == mended
+
+
+def test_a_message_of_exactly_the_limit_is_kept():
+    content = Content(10)
+    assert content.add_body(b"0123456789")
+    assert not content.too_large
+
+
+def test_above_the_limit_nothing_more_is_wanted_or_kept():
+    content = Content(10)
+    assert not content.add_body(b"0123456789a")
+    assert not content.add_body(b"b")
+    assert content.too_large
+    assert content.size == 12
+    assert len(content.together()) < 10
+
+
+def test_headers_alone_can_be_too_large():
+    content = Content(100)
+    for _ in range(10):
+        content.add_header(b"Name", b" twenty bytes of text")
+    assert content.too_large
