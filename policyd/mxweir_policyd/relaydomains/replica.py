@@ -7,6 +7,8 @@ change at their next lookup, whichever process made it.
 
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +27,7 @@ class ReplicaError(Exception):
     """The table cannot be used; the text says what, where and what to do."""
 
 
-class Shrunk(ReplicaError):
+class ShrinkError(ReplicaError):
     """A change that would take away more than `max_shrink` of the table was refused."""
 
 
@@ -42,6 +44,8 @@ class Replica:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "domains.lmdb"
+        self.put_aside: Path | None = None
+        """Where the table is that was found damaged when this one was opened."""
         self._environment = self._open()
         self._adopt_owner(directory)
         self._ours: set[str] = set()
@@ -92,7 +96,7 @@ class Replica:
     def replace(self, origin: int, records: Mapping[str, Record], max_shrink: float) -> Changed:
         """Let the domains of one origin be exactly these; those of other origins stay.
 
-        Raises Shrunk when the table would lose more than the share `max_shrink`
+        Raises ShrinkError when the table would lose more than the share `max_shrink`
         of its domains: a file that was cut off or mixed up must not stop mail.
         """
         with self._writing() as write:
@@ -107,7 +111,7 @@ class Replica:
             total = kept + len(removed)
             gone = sum(left is None for _, left in removed)
             if total and gone > max_shrink * total:
-                raise Shrunk(
+                raise ShrinkError(
                     f"{gone} of {total} domains would go, more than max_shrink = {max_shrink:.0%} allows"
                 )
             for key, left in removed:
@@ -161,7 +165,7 @@ class Replica:
             return self._environment_at(self.path)
         except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError):
             # No LMDB file any more. Its sources fill a new one; the old is kept for whoever wants to know why.
-            self.path.rename(self.path.with_suffix(".broken"))
+            self.put_aside = self.path.rename(self.path.with_suffix(".broken"))
             return self._environment_at(self.path)
         except (lmdb.Error, OSError) as error:
             raise ReplicaError(f"{self.path}: cannot be opened: {error}") from None
@@ -169,15 +173,39 @@ class Replica:
     @staticmethod
     def _environment_at(path: Path) -> lmdb.Environment:
         environment = lmdb.open(str(path), subdir=False, map_size=_MAP_SIZE, max_readers=512, mode=0o660)
+        if _is_cut_off(environment, path):
+            environment.close()
+            raise lmdb.CorruptedError(f"{path}: cut off")
         environment.reader_check()
         with environment.begin() as read:
             read.stat()
         return environment
 
     def _adopt_owner(self, directory: Path) -> None:
-        """What root creates on the command line must stay writable for the daemon, whose directory it is."""
+        """What root creates must stay writable for the daemon, whose directory it is."""
         if os.geteuid() != 0:
             return
         owner = directory.stat()
         for path in self.path.parent.glob(f"{self.path.name}*"):
             os.chown(path, owner.st_uid, owner.st_gid)
+
+
+_WALK = f"""
+import lmdb, os, sys
+table = lmdb.open(sys.argv[1], subdir=False, readonly=True, lock=False, map_size={_MAP_SIZE})
+table.copyfd(os.open(os.devnull, os.O_WRONLY), compact=True)
+"""
+
+
+def _is_cut_off(environment: lmdb.Environment, path: Path) -> bool:
+    """Whether pages are missing at the end of the file; reading one would end this process with SIGBUS.
+
+    A whole file may be short too, by pages that were given back before they were
+    ever written. So a short one is walked through, by a process that may die.
+    """
+    pages = environment.info()["last_pgno"] + 1
+    if path.stat().st_size >= pages * environment.stat()["psize"]:
+        return False
+    walk = [sys.executable, "-P", "-c", _WALK, str(path)]
+    done = subprocess.run(walk, check=False, capture_output=True, timeout=300)  # noqa: S603 - our own code
+    return done.returncode != 0
