@@ -100,7 +100,7 @@ def _stages(config: Config, replica: Replica, log: LogObserver, requests: Iterat
         answerer.answer(parsed(raw))
         return events.pop()
 
-    relay = _best(requests, facts, lambda each: pipeline.domains.state(each.recipient_domain))
+    relay = _best(requests, facts, lambda each: pipeline.domains.state(each.recipient.domain))
     limits = _best(requests, facts, lambda each: pipeline.limits.decide(each, clock()))
     decide = _best(requests, facts, lambda each: pipeline.decide(each, clock()))
     answer = _best(requests, parsed, answerer.answer)

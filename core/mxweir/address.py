@@ -39,7 +39,7 @@ _BESIDE_SERIAL = re.compile(r"\d+|[0-9a-f]{4,}")
 
 
 def text_of(raw: bytes) -> str:
-    """An attribute's text; bytes that are not UTF-8 are written out as `\\xff`, so that keys are always valid text."""
+    r"""An attribute's text; bytes that are not UTF-8 are written as `\xff`: keys are always valid text."""
     return raw.decode("utf-8", "backslashreplace")
 
 
@@ -55,7 +55,7 @@ def fold_domain(domain: str) -> str:
 
     What is no valid domain stays as it is in lower case: it is still a key.
     """
-    domain = domain[:-1] if domain.endswith(".") else domain
+    domain = domain.removesuffix(".")
     if not domain.isascii() and len(domain) <= 255:
         try:
             return idna.encode(domain, uts46=True).decode("ascii")

@@ -80,10 +80,21 @@ class Trouble(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """Something an operator wants to know once: started, reloaded, stopped."""
+    """Something an operator wants to read: started, reloaded, a line of a file skipped."""
 
     what: str
-    fields: dict[str, object] = {}
+    fields: Mapping[str, object]
+    level: str = "info"
+
+
+def notice(what: str, /, **fields: object) -> Notice:
+    """A Notice of level info."""
+    return Notice(what, fields)
+
+
+def warning(what: str, /, **fields: object) -> Notice:
+    """A Notice of level warning."""
+    return Notice(what, fields, "warning")
 
 
 Event = Decided | Scanned | Trouble | Notice

@@ -115,7 +115,7 @@ class Folds(dict[bytes, T]):
 
 
 class Folder:
-    """Folds raw attributes by the settings of `[keys]`; what it remembers is its own, so new settings mean a new one."""
+    """Folds raw attributes by the settings of `[keys]`; new settings mean a new one."""
 
     def __init__(self, ipv4_prefix: int = 24, ipv6_prefix: int = 64, recipient_delimiter: str = "+") -> None:
         def client(given: str) -> Client:
@@ -138,7 +138,7 @@ class Folder:
         sender("warm.up@example.org")
 
     def key(self, name: str, text: str) -> str:
-        """Fold a value that an operator wrote for the key `name`, so that it equals what strangers' values fold to."""
+        """Fold what an operator wrote for the key `name`, as what strangers send is folded."""
         raw = text.encode("utf-8", "surrogateescape")
         if name in ("client_address", "client_network"):
             return self.client[raw].address

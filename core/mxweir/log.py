@@ -6,12 +6,11 @@ What a stranger can repeat is bounded: decisions by a rate, troubles by being
 summed up.
 """
 
-import json
-import re
+import contextlib
 import sys
-from collections.abc import Mapping, MutableMapping
-from datetime import UTC, datetime
-from typing import Any, TextIO
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -19,18 +18,32 @@ from mxweir.address import text_of
 from mxweir.clock import Clock
 from mxweir.config import Log
 from mxweir.events import Decided, Handlers, Notice, Observed, Scanned, Trouble
+from mxweir.logline import jsonline, logfmt
 
 _SUM_UP_AFTER = 60.0
 """Seconds during which the same trouble is counted instead of written."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9_@.:/<>\[\](),;+*#%&!?~^-]+")
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+Later = Callable[[Callable[[], None]], object]
+"""Calls something soon, such as at the end of an event loop's turn."""
 
 
 class LogObserver:
-    """Writes events to a stream; `tick` must be called every second or so to write what was summed up."""
+    """Writes events to a stream.
 
-    def __init__(self, settings: Log, clock: Clock, daemon: str, stream: TextIO | None = None) -> None:
+    `tick` must be called every second or so, to write what was summed up. With
+    `later`, lines are collected until it calls back.
+    """
+
+    def __init__(
+        self,
+        settings: Log,
+        clock: Clock,
+        daemon: str,
+        stream: TextIO | None = None,
+        later: Later | None = None,
+    ) -> None:
         self._clock = clock
         self._budget = settings.decisions.per_second
         self._spent = 0.0
@@ -38,7 +51,8 @@ class LogObserver:
         self._unwritten = 0
         self._repeated: dict[str, tuple[float, int, str]] = {}
         self._level = _LEVELS[settings.level]
-        self._logger = _logger(settings, daemon, stream or sys.stderr)
+        self._lines = _Lines(stream or sys.stderr, later)
+        self._logger = _logger(settings, daemon, self._lines)
 
     def handlers(self) -> Handlers:
         """What is written: decisions and scans only where the level lets them through."""
@@ -70,6 +84,7 @@ class LogObserver:
         for what, (_, count, detail) in self._repeated.items():
             self._logger.warning(what, repeated=count, last=detail)
         self._repeated.clear()
+        self._lines.write_out()
 
     def _may_write(self) -> bool:
         """Whether the rate of decision lines allows another one."""
@@ -95,18 +110,13 @@ class LogObserver:
             "client": facts.client.address,
             "sender": facts.sender.given,
             "recipient": facts.recipient.given,
-            "ms": round(seconds * 1000, 3),
+            "ms": f"{seconds * 1000:.3f}",
         }
         if facts.sasl_username:
             fields["sasl_username"] = text_of(facts.sasl_username)
         if decision.check:
-            fields |= {
-                "check": decision.check,
-                "rule": decision.rule,
-                "key": decision.key,
-                "used": decision.figure,
-            }
-            fields["action"] = decision.reply
+            fields |= {"check": decision.check, "rule": decision.rule, "key": decision.key}
+            fields |= {"used": decision.figure, "action": decision.reply}
         if decision.observed:
             fields["observed"] = _observed(decision.observed)
         self._logger.info("decision", **fields)
@@ -123,7 +133,8 @@ class LogObserver:
         )
 
     def _notice(self, event: Notice) -> None:
-        self._logger.info(event.what, **event.fields)
+        write = self._logger.warning if event.level == "warning" else self._logger.info
+        write(event.what, **event.fields)
 
     def _trouble(self, event: Trouble) -> None:
         now = self._clock()
@@ -137,54 +148,60 @@ class LogObserver:
         write(event.what, detail=event.detail)
 
 
-def printable(value: object) -> object:
-    """Escape whatever could end a line, move a cursor or change the direction of text; shorten what is very long."""
-    if not isinstance(value, str):
-        return value
-    if not value.isprintable():
-        value = "".join(
-            c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in value
-        )
-    return value if len(value) <= 1000 else value[:1000] + "…"
-
-
-def logfmt(fields: Mapping[str, object]) -> str:
-    """`name=value` with quotes where a value needs them."""
-    return " ".join([f"{name}={_logfmt_value(value)}" for name, value in fields.items()])
-
-
-def _logfmt_value(value: object) -> str:
-    text = str(printable(value if not isinstance(value, list | dict) else json.dumps(value)))
-    if _PLAIN.fullmatch(text):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
 def _observed(observed: tuple[Observed, ...]) -> str:
     return "; ".join(f"{o.rule} {o.key} {o.figure}" for o in observed)
 
 
-def _logger(settings: Log, daemon: str, stream: TextIO) -> Any:
+class _Lines:
+    """Takes lines and writes them together when `later` comes; a log that cannot be written stops nothing."""
+
+    def __init__(self, stream: TextIO, later: Later | None) -> None:
+        self._stream = stream
+        self._later = later
+        self._waiting: list[str] = []
+
+    def write(self, line: str) -> None:
+        """Take a line."""
+        if not self._waiting and self._later is not None:
+            self._later(self.write_out)
+        self._waiting.append(line)
+
+    def flush(self) -> None:
+        """A line is whole."""
+        if self._later is None:
+            self.write_out()
+
+    def write_out(self) -> None:
+        """Write all that waits."""
+        waiting, self._waiting = self._waiting, []
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write("".join(waiting))
+            self._stream.flush()
+
+
+class _Stamp:
+    """Puts time, level and daemon in front; the second's text is made once a second."""
+
+    def __init__(self, daemon: str) -> None:
+        self._daemon = daemon
+        self._second = -1
+        self._text = ""
+
+    def __call__(self, _: object, level: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        second, part = divmod(int(time.time() * 1000), 1000)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        stamp = f"{self._text}.{part:03d}Z"
+        return {"time": stamp, "level": level, "daemon": self._daemon, "event": fields.pop("event"), **fields}
+
+
+def _logger(settings: Log, daemon: str, lines: "_Lines") -> Any:
     """A structlog logger of its own, so that nothing is configured for the whole process."""
-
-    def stamp(_: object, level: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        time = datetime.now(UTC).isoformat(timespec="milliseconds")[:-6]
-        return {"time": f"{time}Z", "level": level, "daemon": daemon, "event": fields.pop("event"), **fields}
-
-    def as_logfmt(_: object, __: str, fields: Mapping[str, Any]) -> str:
-        return logfmt(fields)
-
-    def as_json(_: object, __: str, fields: Mapping[str, Any]) -> str:
-        return json.dumps({name: printable(value) for name, value in fields.items()}, default=str)
-
+    render = jsonline if settings.format == "json" else logfmt
     return structlog.wrap_logger(
-        structlog.WriteLogger(stream),
-        processors=[stamp, as_json if settings.format == "json" else as_logfmt],
+        structlog.WriteLogger(cast("TextIO", lines)),
+        processors=[_Stamp(daemon), lambda _, __, fields: render(fields)],
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
         cache_logger_on_first_use=True,
-    )
-
-
-def notice(what: str, /, **fields: object) -> Notice:
-    """A Notice, with its fields as keywords."""
-    return Notice(what, fields)
+    ).bind()

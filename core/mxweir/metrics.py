@@ -97,8 +97,8 @@ class Metrics:
         """All families, for `prometheus_client`."""
         for family in self._families:
             yield family.family()
-        for name, help, labels, read in self._gauges:
-            shown = GaugeMetricFamily(name, help, labels=labels)
+        for name, text, labels, read in self._gauges:
+            shown = GaugeMetricFamily(name, text, labels=labels)
             for values, number in read():
                 shown.add_metric(values, number)
             yield shown

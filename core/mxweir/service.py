@@ -43,7 +43,7 @@ def watchdog_seconds(environ: Mapping[str, str] = os.environ) -> float | None:
 
 
 def inherited(environ: MutableMapping[str, str] = os.environ) -> dict[str, list[socket.socket]]:
-    """Sockets handed over by the service manager, by their FileDescriptorName (sd_listen_fds(3)); taken only once."""
+    """Sockets handed over by the service manager, by FileDescriptorName (sd_listen_fds(3)); taken once."""
     taken: dict[str, list[socket.socket]] = {}
     count = environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
@@ -59,7 +59,7 @@ def inherited(environ: MutableMapping[str, str] = os.environ) -> dict[str, list[
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A listening socket of ours; `inode` is that of its socket file, 0 where there is none or it is not ours."""
+    """A listening socket of ours; `inode` is that of its socket file, 0 where there is none."""
 
     socket: socket.socket
     endpoint: Endpoint
@@ -86,6 +86,12 @@ def bind(endpoint: Endpoint, mode: int = 0o660, group: str = "") -> Listener:
         return _bind_unix(endpoint, mode, group)
     except OSError as error:
         raise ServiceError(f"cannot listen at {endpoint}: {error.strerror or error}") from error
+
+
+def endpoint_of(listener: socket.socket) -> Endpoint:
+    """Where a socket listens."""
+    name = listener.getsockname()
+    return Unix(name) if listener.family == socket.AF_UNIX else Inet(name[0], name[1])
 
 
 def _bind_inet(endpoint: Inet) -> Listener:

@@ -12,6 +12,7 @@ from importlib import import_module
 
 from mxweir import __version__
 from mxweir.config import DEFAULT_PATH, ConfigError
+from mxweir.service import ServiceError
 
 _FILES = {
     "run": "run",
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except ConfigError as error:
         print(error, file=sys.stderr)
+        return 2
+    except ServiceError as error:
+        print(f"mxweir {arguments[0]}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

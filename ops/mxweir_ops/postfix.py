@@ -27,10 +27,11 @@ def main_cf(config: Config, queue_directory: str = QUEUE_DIRECTORY) -> list[str]
     relay = _policy(config, "relay", queue_directory)
     lines = [
         "# The domains that this host takes mail for. From mxweir's table:",
-        "#   mxweir domains export --postfix > /etc/postfix/relay_domains && postmap /etc/postfix/relay_domains",
+        "#   mxweir domains export --postfix > /etc/postfix/relay_domains",
+        "#   postmap /etc/postfix/relay_domains",
         "relay_domains = $default_database_type:/etc/postfix/relay_domains",
         "",
-        "# Never without defer_unauth_destination at the end: with mxweir stopped, it is what keeps the relay closed.",
+        "# Never without defer_unauth_destination: it keeps the relay closed when mxweir is stopped.",
         "smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated,",
         f"    {relay},",
         "    defer_unauth_destination",
@@ -45,7 +46,7 @@ def main_cf(config: Config, queue_directory: str = QUEUE_DIRECTORY) -> list[str]
 def master_cf() -> list[str]:
     """Lines for master.cf: none for port 25; submission services, where there are any, are spared."""
     return [
-        "# smtp needs no change. Where this host also runs submission for its own users, below that service:",
+        "# smtp needs no change. Where this host also runs submission for its users, below that service:",
         "#    -o smtpd_relay_restrictions=permit_sasl_authenticated,reject",
         "#    -o smtpd_recipient_restrictions=",
         "#    -o smtpd_end_of_data_restrictions=",
@@ -54,7 +55,7 @@ def master_cf() -> list[str]:
 
 
 def as_postfix_writes(endpoint: Endpoint, queue_directory: str = QUEUE_DIRECTORY) -> str:
-    """An address for main.cf; a socket below the queue directory is named from there, as a chrooted smtpd sees it."""
+    """An address for main.cf; a socket in the queue directory is named from there, as in smtpd's chroot."""
     if isinstance(endpoint, Unix) and endpoint.path.startswith(f"{queue_directory}/"):
         return f"unix:{endpoint.path.removeprefix(queue_directory).lstrip('/')}"
     return str(endpoint)

@@ -16,21 +16,26 @@ from mxweir.access import AccessList
 from mxweir.clock import system_clock
 from mxweir.config import Config, ConfigError, load
 from mxweir.endpoint import Endpoint
-from mxweir.events import Event, Trouble, tell_all
+from mxweir.events import Event, Trouble, notice, tell_all, warning
 from mxweir.facts import Folder
-from mxweir.log import LogObserver, notice
+from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, PolicyMetrics
 from mxweir.ratelimit import snapshot
 from mxweir.ratelimit.limits import Limits
 from mxweir_policyd.control import ControlServer, control_endpoint
 from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.refresh import DomainsFile
-from mxweir_policyd.relaydomains.replica import Replica, ReplicaError
+from mxweir_policyd.relaydomains.replica import Replica
 from mxweir_policyd.session import Answerer, MapSession, PolicySession, Session, Sessions
 
 # Since Python 3.13 a closed server removes the socket file, and thereby one that is the service manager's
 # to keep across our restart. Those that are ours, service.Listener removes.
 _KEEP_SOCKET_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+
+try:
+    from uvloop import new_event_loop
+except ImportError:
+    new_event_loop = asyncio.new_event_loop  # type: ignore[assignment]
 
 _STALLED = 10.0
 """Seconds without a turn of the loop before /livez fails."""
@@ -39,19 +44,9 @@ _FIXED = ("listen", "maps", "socket_mode", "socket_group", "http", "workers", "m
 
 
 def run(config: Config, path: Path) -> int:
-    """Run until SIGTERM; returns the exit status: 0, or 2 when the daemon cannot start."""
-    try:
-        import uvloop
-
-        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    except ImportError:
-        runner = asyncio.Runner()
-    try:
-        with runner:
-            runner.run(PolicyDaemon(config, path).run())
-    except (service.ServiceError, ReplicaError) as error:
-        print(f"mxweir policyd: {error}", file=sys.stderr)
-        return 2
+    """Run until SIGTERM; returns the exit status 0. Raises ServiceError when the daemon cannot start."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(PolicyDaemon(config, path).run())
     return 0
 
 
@@ -75,7 +70,12 @@ class PolicyDaemon:
         self._config = config
         self._path = path
         self._clock = system_clock()
-        self._log = LogObserver(config.log, self._clock, "policyd")
+        self._log = LogObserver(
+            config.log,
+            self._clock,
+            "policyd",
+            later=lambda write: asyncio.get_running_loop().call_soon(write),
+        )
         self._metrics = Metrics("policyd")
         self._observe: Callable[[Event], None] = tell_all(
             PolicyMetrics(self._metrics).handlers(), self._log.handlers()
@@ -123,6 +123,9 @@ class PolicyDaemon:
     # Starting
 
     def _load_state(self) -> None:
+        if aside := self._replica.put_aside:
+            hint = "the domains file fills a new one; import again what was given by command"
+            self._observe(Trouble("domain table damaged", f"kept as {aside}; {hint}", "error"))
         path = snapshot_path(self._config.state_dir)
         try:
             count = snapshot.read(path, self._answerer.pipeline.limits, self._clock())
@@ -144,7 +147,11 @@ class PolicyDaemon:
             ("maps", policyd.maps, partial(MapSession, self._sessions, self._answerer)),
         ]
         for name, endpoints, factory in kinds:
-            for listener in given.get(name) or [self._bind(endpoint) for endpoint in endpoints]:
+            handed = given.get(name, [])
+            there = {service.endpoint_of(listener) for listener in handed}
+            for listener in handed + [
+                self._bind(endpoint) for endpoint in endpoints if endpoint not in there
+            ]:
                 await self._serve(listener, factory)
         control = service.bind(control_endpoint(self._config.state_dir), 0o600)
         self._listeners.append(control)
@@ -185,16 +192,16 @@ class PolicyDaemon:
             "mxweir_limit_keys",
             "Keys that a limit remembers.",
             ["limit"],
-            lambda: [((name,), count) for name, count in self._answerer.pipeline.limits.keys()],
+            lambda: [((name,), count) for name, count in self._answerer.pipeline.limits.sizes()],
         )
 
     def _say_started(self) -> None:
         self._not_ready = ""
         gc.freeze()
         policyd = self._config.policyd
-        for warning in self._config.warnings:
-            if not warning.startswith("milter."):
-                self._observe(notice("configuration warning", what=warning))
+        for text in self._config.warnings:
+            if not text.startswith("milter."):
+                self._observe(warning("configuration warning", why=text))
         if self._replica.count() == 0:
             hint = f"write {self._config.domains.file}, or run: mxweir domains add DOMAIN"
             self._observe(Trouble("relay check is off", f"no relay domains are known; {hint}"))
@@ -256,7 +263,7 @@ class PolicyDaemon:
                 config = load(self._path)
             except ConfigError as error:
                 for line in error.lines():
-                    self._observe(notice("configuration not reloaded", what=line))
+                    self._observe(warning("configuration not reloaded", why=line))
                 self._observe(Trouble("configuration not reloaded", "the former one stays in force", "error"))
             else:
                 await self._take(config)
@@ -270,7 +277,7 @@ class PolicyDaemon:
         ]
         fixed += [key for key in ("state_dir", "log") if getattr(config, key) != getattr(self._config, key)]
         if fixed:
-            self._observe(notice("needs a restart to take effect", keys=" ".join(fixed)))
+            self._observe(warning("needs a restart to take effect", keys=" ".join(fixed)))
         pipeline = build_pipeline(config, self._replica)
         pipeline.limits.adopt(self._answerer.pipeline.limits, self._clock())
         self._answerer.pipeline = pipeline

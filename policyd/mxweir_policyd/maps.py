@@ -11,7 +11,7 @@ from mxweir_policyd.socketmap import Lookup, format_answer
 
 
 def answer(lookup: Lookup, domains: Domains) -> bytes:
-    """Answer one lookup. While no domain is known at all, nothing can be told: a temporary failure, never NOTFOUND."""
+    """Answer one lookup. While no domain is known at all, a temporary failure and never NOTFOUND."""
     if lookup.table not in ("relay-domains", "transport"):
         return format_answer("PERM", "no such table; relay-domains and transport are here")
     if "@" in lookup.key or lookup.key == "*":

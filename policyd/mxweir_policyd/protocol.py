@@ -23,7 +23,7 @@ class ProtocolError(Exception):
 
 
 class Request(NamedTuple):
-    """The attributes that mxweir reads, as raw bytes, in Postfix's order; empty where it has nothing to say."""
+    """The attributes that mxweir reads, raw, in Postfix's order; empty where it has nothing to say."""
 
     protocol_state: bytes = b""
     client_address: bytes = b""
@@ -37,12 +37,16 @@ class Request(NamedTuple):
     policy_context: bytes = b""
 
 
-_SENT = (
-    "protocol_state protocol_name client_address client_name client_port reverse_client_name server_address"
-    " server_port helo_name sender recipient recipient_count queue_id instance size etrn_domain stress sasl_method"
-    " sasl_username sasl_sender ccert_subject ccert_issuer ccert_fingerprint ccert_pubkey_fingerprint"
-    " encryption_protocol encryption_cipher encryption_keysize policy_context"
-).split()
+# fmt: off
+_SENT = [
+    "protocol_state", "protocol_name", "client_address", "client_name", "client_port",
+    "reverse_client_name", "server_address", "server_port", "helo_name", "sender", "recipient",
+    "recipient_count", "queue_id", "instance", "size", "etrn_domain", "stress", "sasl_method",
+    "sasl_username", "sasl_sender", "ccert_subject", "ccert_issuer", "ccert_fingerprint",
+    "ccert_pubkey_fingerprint", "encryption_protocol", "encryption_cipher", "encryption_keysize",
+    "policy_context",
+]
+# fmt: on
 """The order in which Postfix 3.1 and later sends its attributes (src/smtpd/smtpd_check.c)."""
 
 _SENT_LATELY = ("compatibility_level", "mail_version", "tls_sni")
@@ -70,9 +74,9 @@ class RequestReader:
         Raises ProtocolError; the connection is then to be closed, since where
         the next request begins is not known.
         """
-        if not self._buffer and (match := _IN_ORDER.fullmatch(data)):
-            if b"\0" not in data and len(data) <= MAX_REQUEST:
-                return [tuple.__new__(Request, match.groups())]
+        whole = not self._buffer and len(data) <= MAX_REQUEST and b"\0" not in data
+        if whole and (match := _IN_ORDER.fullmatch(data)):
+            return [tuple.__new__(Request, match.groups())]
         return self._feed(data)
 
     @property

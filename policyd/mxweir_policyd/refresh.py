@@ -3,10 +3,9 @@
 import os
 from pathlib import Path
 
-from mxweir.events import Notice, Observer, Trouble
-from mxweir.log import notice
+from mxweir.events import Observer, Trouble, notice, warning
 from mxweir_policyd.relaydomains.match import FROM_FILE
-from mxweir_policyd.relaydomains.replica import Replica, ReplicaError, Shrunk
+from mxweir_policyd.relaydomains.replica import Replica, ReplicaError, ShrinkError
 from mxweir_policyd.relaydomains.sources.file import read_domains
 
 _TOLD = 10
@@ -29,16 +28,16 @@ class DomainsFile:
         """Let the replica's domains from the file be what the file says now; tells what came of it."""
         self._seen = self._signature()
         if self._seen is None:
-            observe(notice("domains file not there", file=str(self._path), effect="known domains stay"))
+            observe(warning("domains file not there", file=str(self._path), effect="known domains stay"))
             return
         try:
             found = read_domains(self._path, FROM_FILE)
             for line in found.bad[:_TOLD]:
-                observe(Notice("domains file: line skipped", {"line": line.number, "what": line.what}))
+                observe(warning("domains file: line skipped", line=line.number, why=line.what))
             if len(found.bad) > _TOLD:
-                observe(notice("domains file: lines skipped", count=len(found.bad)))
+                observe(warning("domains file: lines skipped", count=len(found.bad)))
             changed = replica.replace(FROM_FILE, found.records, self._max_shrink)
-        except Shrunk as error:
+        except ShrinkError as error:
             hint = "if that is meant, run: mxweir domains verify --accept"
             observe(Trouble("domains file refused", f"{self._path}: {error}; {hint}", "error"))
         except (ReplicaError, OSError) as error:

@@ -36,7 +36,7 @@ class Answerer:
             decision = self.pipeline.decide(facts, self.clock())
             reply = _DUNNO if decision is PASS else format_reply(decision.reply)
             self.observe(Decided(facts, decision, perf_counter() - started))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, Postfix gets its answer
             self.observe(
                 Trouble("internal error, answered DUNNO", f"{type(error).__name__}: {error}", "error")
             )
@@ -88,7 +88,7 @@ class Session(asyncio.Protocol):
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.Transport
 
     @property
     def busy(self) -> bool:
@@ -117,8 +117,7 @@ class Session(asyncio.Protocol):
 
     def close(self) -> None:
         """Close the connection."""
-        if self._transport is not None:
-            self._transport.close()
+        self._transport.close()
 
     def _refuse(self, what: str, detail: str) -> None:
         self._sessions.observe(Trouble(what, f"{detail}; connection closed"))
@@ -140,7 +139,6 @@ class PolicySession(Session):
 
     def data_received(self, data: bytes) -> None:
         """Answer every request that is whole now."""
-        assert self._transport is not None
         try:
             requests = self._reader.feed(data)
         except ProtocolError as error:
@@ -160,7 +158,6 @@ class MapSession(Session):
 
     def data_received(self, data: bytes) -> None:
         """Answer every lookup that is whole now."""
-        assert self._transport is not None
         try:
             lookups = self._reader.feed(data)
         except SocketmapError as error:

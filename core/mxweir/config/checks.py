@@ -1,7 +1,9 @@
 """What only several keys together can get wrong, and what is allowed but probably not meant."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
+from mxweir.config.readers import network
 from mxweir.config.schema import Place, Problem
 from mxweir.config.sections import AccessEntry, Config, LimitRule
 from mxweir.facts import Folder
@@ -78,7 +80,7 @@ def _milter(config: Config) -> Iterator[Problem]:
         for name in ("tag_at", "quarantine_at", "reject_at")
         if (value := getattr(milter, name)) is not None
     ]
-    for (low, lower), (high, higher) in zip(thresholds, thresholds[1:], strict=False):
+    for (low, lower), (high, higher) in pairwise(thresholds):
         if lower > higher:
             yield Problem(
                 ("milter", high), f"{higher} lies below {low} = {lower}, which would never be reached"
@@ -93,8 +95,6 @@ def _access(entry: AccessEntry, place: Place, folder: Folder) -> Iterator[Proble
     if key != "client_network":
         yield from _folded(key, entry.value, (*place, "value"), folder)
         return
-    from mxweir.config.readers import network
-
     try:
         network(entry.value)
     except ValueError as error:

@@ -11,7 +11,7 @@ from mxweir.config.sections import Config
 
 
 def effective(text: str) -> dict[str, Any]:
-    """Every key of a valid configuration with the value in force; secrets are masked, absent keys left out."""
+    """Every key of a valid configuration with its value in force; secrets masked, absent keys left out."""
     return _fill(Config, tomllib.loads(text))
 
 

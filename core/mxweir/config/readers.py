@@ -36,7 +36,7 @@ def name(value: object) -> str:
 
 
 def boolean(value: object) -> bool:
-    """true or false."""
+    """A truth value."""
     if not isinstance(value, bool):
         raise ValueError(f"{value!r} is neither true nor false")
     return value

@@ -89,9 +89,7 @@ def read_table(
     wrong is found as well; None if a required key is missing or wrong.
     """
     fields = declared(kind)
-    for key in document:
-        if key not in fields:
-            problems.append(Problem((*place, key), _unknown(key, fields)))
+    problems += [Problem((*place, key), _unknown(key, fields)) for key in document if key not in fields]
     values: dict[str, object] = {}
     whole = True
     for key, field in fields.items():

@@ -142,7 +142,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The whole configuration, checked; `warnings` are sentences about what is allowed but probably not meant."""
+    """The whole configuration, checked; `warnings` are sentences about what is probably not meant."""
 
     state_dir: Path = setting(read.path, "/var/lib/mxweir")
     policyd: Policyd = section(Policyd)

@@ -38,7 +38,7 @@ SLICES = 60
 
 
 Answer = tuple[float, float, M]
-"""What a limit says: how much is used before this event; seconds until it could pass (0: now); what to remember then."""
+"""What a limit says: how much is used; seconds until it could pass (0: now); what to remember if it does."""
 
 
 def gcra(tat: float, now: float, cost: float, burst: float, rate: float) -> Answer[float]:
@@ -71,7 +71,7 @@ class Slices:
 def window(
     slices: Slices, now: float, cost: float, amount: float, period: float
 ) -> Answer[tuple[int, float]]:
-    """Ask a sliding window of `period` seconds that holds `amount`; `now` in seconds. To remember: part and cost."""
+    """Ask a window of `period` seconds that holds `amount`; `now` in seconds. To remember: part and cost."""
     width = period / SLICES
     part = int(now // width)
     slices.forget(part - SLICES)

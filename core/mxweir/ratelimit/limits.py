@@ -86,19 +86,19 @@ class Limits:
     def __init__(self, rules: Sequence[LimitRule], folder: Folder, max_keys: int = 1_000_000) -> None:
         capacity = max_keys // max(1, len(rules))
         self.limits = [Limit(rule, folder, capacity) for rule in rules]
-        self._repeats = Repeats()
+        self.repeats = Repeats()
         self._plans = {
             moment: tuple(limit for limit in self.limits if limit.rule.unit in units)
             for moment, units in _UNITS.items()
         }
 
-    def decide(self, facts: Facts, now: float) -> Outcome:
+    def decide(self, facts: Facts, now: float) -> Outcome:  # noqa: C901 - unrolled for speed, see below
         """Ask all limits of this question, and charge them if none refuses; `now` in seconds."""
         plan = self._plans.get((facts.state, facts.context))
         if not plan:
             return _NO_OBJECTION
         identity = _identity(facts)
-        if identity in self._repeats.young or identity in self._repeats.old:
+        if identity in self.repeats.young or identity in self.repeats.old:
             return _NO_OBJECTION
         charges: list[tuple[Table, str, Any]] = []
         observed: tuple[Observed, ...] = ()
@@ -127,13 +127,13 @@ class Limits:
         for table, key, mark in charges:
             table.put(key, mark)
         if identity:
-            self._repeats.add(identity)
+            self.repeats.add(identity)
         return Outcome(None, observed) if observed else _NO_OBJECTION
 
     def preview(self, facts: Facts, now: float) -> tuple[Outcome, list[Step]]:
         """What `decide` would say, with each limit's figures; charges nothing."""
         plan = self._plans.get((facts.state, facts.context), ())
-        if plan and _identity(facts) in self._repeats:
+        if plan and _identity(facts) in self.repeats:
             return _NO_OBJECTION, [
                 Step("limits", "", "", "pass", note="this very question was counted before")
             ]
@@ -167,7 +167,7 @@ class Limits:
         for limit in self.limits:
             limit.table.tick(now)
 
-    def keys(self) -> list[tuple[str, int]]:
+    def sizes(self) -> list[tuple[str, int]]:
         """How many keys each limit remembers."""
         return [(limit.name, len(limit.table)) for limit in self.limits]
 
@@ -183,7 +183,7 @@ class Limits:
 
     def adopt(self, former: "Limits", now: float) -> None:
         """Take over what the limits of a former configuration remember."""
-        self._repeats = former._repeats
+        self.repeats = former.repeats
         for name, rows in former.rows(now):
             self.load(name, rows, now, 0.0)
 

@@ -27,7 +27,7 @@ _NOTHING_SEEN = Seen()
 
 
 class Pace(NamedTuple):
-    """How much a key may: `amount` in `period` seconds, `burst` at once; an unlimited key has an endless amount."""
+    """How much a key may: `amount` in `period` seconds, `burst` at once; endless for an unlimited key."""
 
     amount: float
     period: float

@@ -32,7 +32,7 @@ class Rate:
 
 
 def parse_rate(text: str) -> Rate:
-    """Read `600/minute`, `500/day`, `3/10 minutes` or, for bytes, `20MB/hour`; ValueError says what is wrong."""
+    """Read `600/minute`, `3/10 minutes` or, for bytes, `20MB/hour`; ValueError says what is wrong."""
     match = _RATE.fullmatch(text)
     if match is None or match[4] not in _PERIODS:
         raise ValueError(f"{text!r} is not a rate such as 100/second, 600/minute, 50/hour or 500/day")

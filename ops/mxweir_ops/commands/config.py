@@ -65,7 +65,7 @@ def print_postfix(args: argparse.Namespace) -> int:
 
 def _queue_directory() -> str:
     """Where this host's Postfix has its queue; Debian's place where there is no Postfix."""
-    if shutil.which("postconf") is None:
+    if (postconf := shutil.which("postconf")) is None:
         return postfix.QUEUE_DIRECTORY
-    found = subprocess.run(["postconf", "-h", "queue_directory"], capture_output=True, text=True, check=False)
+    found = subprocess.run([postconf, "-h", "queue_directory"], capture_output=True, text=True, check=False)  # noqa: S603
     return found.stdout.strip() or postfix.QUEUE_DIRECTORY

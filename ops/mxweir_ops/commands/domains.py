@@ -13,10 +13,12 @@ from mxweir.address import fold_domain
 from mxweir.config import Config, load
 from mxweir_ops.options import add_config, add_json
 from mxweir_policyd.relaydomains.match import FROM_COMMAND, FROM_FILE, Record, State, parse_line
-from mxweir_policyd.relaydomains.replica import Replica, ReplicaError, Shrunk
+from mxweir_policyd.relaydomains.replica import Replica, ReplicaError, ShrinkError
 from mxweir_policyd.relaydomains.sources.file import DomainList, read_domains
 
 GOOD, FINDING, MISUSE = 0, 1, 2
+
+Work = Callable[[argparse.Namespace, Config, Replica], int]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
     )
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def verb(name: str, work: Callable[[argparse.Namespace, Config, Replica], int], text: str) -> Any:
+    def verb(name: str, work: Work, text: str) -> Any:
         declared = verbs.add_parser(name, help=text, description=text)
         declared.set_defaults(run=lambda args: _with_replica(args, work))
         add_config(declared)
@@ -68,7 +70,7 @@ def import_file(args: argparse.Namespace, config: Config, replica: Replica) -> i
     shrink = 1.0 if args.force else config.domains.max_shrink
     try:
         changed = replica.replace(FROM_COMMAND, found.records, shrink)
-    except Shrunk as error:
+    except ShrinkError as error:
         _tell_bad(args.file, found)
         print(f"mxweir domains import: not imported: {error}; if that is meant, use --force", file=sys.stderr)
         return FINDING
@@ -81,7 +83,7 @@ def import_file(args: argparse.Namespace, config: Config, replica: Replica) -> i
     return FINDING if found.bad else GOOD
 
 
-def add(args: argparse.Namespace, config: Config, replica: Replica) -> int:
+def add(args: argparse.Namespace, _config: Config, replica: Replica) -> int:
     """Add domains: all of them, or none if one is wrong."""
     records: list[Record] = []
     for text in args.domains:
@@ -112,7 +114,7 @@ def remove(args: argparse.Namespace, config: Config, replica: Replica) -> int:
     return status
 
 
-def check(args: argparse.Namespace, config: Config, replica: Replica) -> int:
+def check(args: argparse.Namespace, _config: Config, replica: Replica) -> int:
     """Tell whether a domain is ours."""
     domain = fold_domain(args.domain)
     match = replica.find(domain)
@@ -126,7 +128,7 @@ def check(args: argparse.Namespace, config: Config, replica: Replica) -> int:
     return GOOD if ours else FINDING
 
 
-def export(args: argparse.Namespace, config: Config, replica: Replica) -> int:
+def export(args: argparse.Namespace, _config: Config, replica: Replica) -> int:
     """Print all domains in the order of their names."""
     for record in sorted(replica.records(), key=lambda record: record.domain):
         if args.json:
@@ -166,9 +168,7 @@ def verify(args: argparse.Namespace, config: Config, replica: Replica) -> int:
     return FINDING if missing or surplus else GOOD
 
 
-def _with_replica(
-    args: argparse.Namespace, work: Callable[[argparse.Namespace, Config, Replica], int]
-) -> int:
+def _with_replica(args: argparse.Namespace, work: Work) -> int:
     config = load(args.config)
     try:
         replica = Replica(config.state_dir)

@@ -43,12 +43,11 @@ def run(args: argparse.Namespace) -> int:
     """Print the trail; status 0 when mail would pass, 1 when it would be refused."""
     config = load(args.config)
     try:
-        attributes = _attributes(args)
-        found, source = _explain(config, attributes)
-        if "error" in found:
-            raise ProtocolError(found["error"])
+        found, source = _explain(config, _attributes(args))
     except (ProtocolError, ReplicaError, OSError) as error:
-        print(f"mxweir explain: {error}", file=sys.stderr)
+        found, source = {"error": str(error)}, ""
+    if "error" in found:
+        print(f"mxweir explain: {found['error']}", file=sys.stderr)
         return 2
     print(json.dumps(found) if args.json else _text(found, source))
     return 0 if args.json or found["verdict"] == "pass" else 1

@@ -29,7 +29,7 @@ _NEXT_HOP = re.compile(r"[!-~]{1,255}")
 
 
 class Record(NamedTuple):
-    """What is known of one domain: its name, its next hop (Postfix transport(5) syntax, or ""), who brought it."""
+    """What is known of a domain: its name, its next hop (transport(5) syntax, or ""), who brought it."""
 
     domain: str
     next_hop: str = ""
@@ -102,7 +102,7 @@ def find(domain: str, get: Callable[[bytes], bytes | None]) -> Match:
 
 
 def parse_line(line: str, origin: int) -> Record | None:
-    """Read a line of a domains file: `example.org`, `.example.org` for all below it too, a next hop behind it.
+    """Read a line of a domains file: `example.org`, `.example.org` for all below too, a next hop behind it.
 
     None for an empty line and a comment; ValueError says what is wrong.
     """

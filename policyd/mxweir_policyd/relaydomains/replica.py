@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import lmdb
 
+from mxweir.service import ServiceError
 from mxweir_policyd.relaydomains.match import NOT_OURS, Match, Record, State, digest, find
 
 _MAP_SIZE = 8 * 2**30
@@ -23,7 +24,7 @@ _MAP_SIZE = 8 * 2**30
 _REMEMBERED = 16_384
 
 
-class ReplicaError(Exception):
+class ReplicaError(ServiceError):
     """The table cannot be used; the text says what, where and what to do."""
 
 
@@ -164,7 +165,7 @@ class Replica:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
             return self._environment_at(self.path)
         except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError):
-            # No LMDB file any more. Its sources fill a new one; the old is kept for whoever wants to know why.
+            # No LMDB file any more. Its sources fill a new one; the old is kept for whoever wants to see.
             self.put_aside = self.path.rename(self.path.with_suffix(".broken"))
             return self._environment_at(self.path)
         except (lmdb.Error, OSError) as error:
