@@ -33,7 +33,7 @@ place() {
 
 if ! "$venv/bin/python" -c 'import pip' 2>/dev/null || ! done_already place "$(place)"; then
     # shellcheck disable=SC2086 # an unset PYTHON is no argument
-    python=$(find_python ${PYTHON:-python3 /usr/bin/python3 python3.13 python3.12 python3.11})
+    python=$(find_python ${PYTHON:-/usr/bin/python3 python3 python3.13 python3.12 python3.11})
     echo "mxweir: making $venv with $python"
     make_venv "$python" "$venv"
     mkdir -p "$steps"
