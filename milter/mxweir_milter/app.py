@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from mxweir import http, service
 from mxweir.clock import system_clock
 from mxweir.config import Config, ConfigError, load
-from mxweir.events import Event, Trouble, tell_all
-from mxweir.log import LogObserver, notice
+from mxweir.events import Event, Trouble, notice, tell_all
+from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, ScanMetrics
 from mxweir_milter import engines
 from mxweir_milter.scanloop import ScanLoop

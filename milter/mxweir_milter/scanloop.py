@@ -40,6 +40,8 @@ class ScanLoop:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(5)
+        elif not self._loop.is_closed():
+            self._loop.close()
 
     def silent_for(self) -> float:
         """Seconds since the loop last showed that it turns."""

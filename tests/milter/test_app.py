@@ -12,6 +12,9 @@ import urllib.request
 
 import pytest
 
+from mxweir.config import loads
+from mxweir_milter.app import MilterDaemon
+
 RUN = """
 import sys
 from pathlib import Path
@@ -156,6 +159,20 @@ def test_a_broken_new_configuration_keeps_the_old_one_and_says_so(daemon):
     daemon.process.send_signal(signal.SIGHUP)
     daemon.wait_logged("configuration reloaded")
     assert daemon.get("/readyz")[0] == 200
+
+
+def test_a_new_configuration_holds_for_the_next_message(tmp_path):
+    pytest.importorskip("Milter")
+    path = tmp_path / "mxweir.toml"
+    daemon = MilterDaemon(loads("[milter]\ntag_at = 5.0"), path)
+    path.write_text(
+        '[milter]\ntag_at = 3.0\n[[milter.engine]]\ntype = "spamd"\naddress = "inet:127.0.0.1:783"'
+    )
+    assert (daemon._policy.thresholds.tag_at, daemon._policy.has_engine) == (5.0, False)
+    daemon._reload()
+    assert (daemon._policy.thresholds.tag_at, daemon._policy.has_engine) == (3.0, True)
+    assert len(daemon._loop.scanner._engines) == 1
+    daemon._loop.stop()
 
 
 def test_a_setting_that_needs_a_restart_is_named(daemon):

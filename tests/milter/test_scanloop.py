@@ -79,6 +79,20 @@ def test_a_stuck_loop_does_not_hold_up_a_thread(serving):
     assert waited < 0.1 + SLACK
 
 
+def test_a_scan_that_knows_no_deadline_is_cancelled_from_outside(serving):
+    class Stubborn(Scanner):
+        async def scan(self, message, deadline):
+            return await StubEngine.scan(engine, message)
+
+    engine = StubEngine(seconds=3600)
+    loop = serving(engine)
+    loop.scanner = Stubborn([], Recorder())
+    assert isinstance(loop.scan(message(), Deadline.after(0.1)), Failed)
+    loop.stop()
+    assert engine.cancelled == 1
+    assert loop.in_flight == 0
+
+
 def test_a_stopped_loop_gives_a_failure_and_no_exception(serving):
     loop = serving(StubEngine())
     loop.stop()

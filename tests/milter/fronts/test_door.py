@@ -14,10 +14,12 @@ class Library:
 
     def __init__(self, path):
         self.path = path
+        self.mode_at_first = 0o777
         self.socket = socket.socket(socket.AF_UNIX)
 
     def open(self):
         self.socket.bind(str(self.path))
+        self.mode_at_first = stat.S_IMODE(self.path.stat().st_mode)
         self.socket.listen()
 
 
@@ -43,6 +45,11 @@ def test_the_socket_file_has_the_mode_and_the_umask_is_what_it_was(library):
         os.umask(before)
     assert stat.S_IMODE(library.path.stat().st_mode) == 0o640
     door.close()
+
+
+def test_nobody_can_connect_before_the_permissions_are_right(library):
+    opened(library).close()
+    assert library.mode_at_first == 0
 
 
 def test_a_socket_left_by_a_dead_process_is_replaced(library):
