@@ -49,8 +49,9 @@ def received(client: Client, envelope: Envelope, now: float) -> str:
     address = f"IPv6:{address}" if ":" in address else address
     lines = [f"Received: from {_name(client.helo) or name} ({name} [{address}])"]
     if client.tls is not None:
-        tls = client.tls
-        lines.append(f"(using {_name(tls.version)} with cipher {_name(tls.cipher)} ({_name(tls.bits)} bits))")
+        bits = _name(client.tls.bits)
+        with_cipher = f"{_name(client.tls.version)} with cipher {_name(client.tls.cipher)}"
+        lines.append(f"(using {with_cipher} ({bits}/{bits} bits))")
     by = f"by {_name(client.host) or 'localhost'} (Postfix) with {protocol(client, envelope)}"
     if envelope.queue_id:
         by += f" id {_name(envelope.queue_id)}"

@@ -103,8 +103,13 @@ class Session:
         return self._transaction is not None
 
     def connect(self, name: str, address: str, macros: Macros) -> None:
-        """A client has connected; `address` is its IP address, empty if it has none."""
-        self._client = Client(name, address.removeprefix("IPv6:"), host=macros.get("j", ""))
+        """A client has connected; `address` is its IP address, empty if it has none.
+
+        Where no host name is verified, Postfix gives `[address]` in its place, as
+        Sendmail does; in its own headers and logs it says "unknown", and so do we.
+        """
+        known = name if not name.startswith("[") else "unknown"
+        self._client = Client(known, address.removeprefix("IPv6:"), host=macros.get("j", ""))
 
     def helo(self, name: str, macros: Macros) -> None:
         """The client has greeted, again after STARTTLS."""

@@ -54,6 +54,15 @@ def test_received_has_the_form_that_postfix_gives_it(monkeypatch):
     )
 
 
+def test_received_tells_the_encryption_where_postfix_does():
+    encrypted = replace(CLIENT, tls=Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", "256"))
+    assert (
+        " (mail.sender.example [203.0.113.9])\r\n"
+        "\t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits))\r\n"
+        "\tby mx.example.org (Postfix) with ESMTPS id 4XyZ1 "
+    ) in received(encrypted, ENVELOPE, NOON)
+
+
 def test_received_names_the_recipient_only_when_there_is_one():
     several = replace(ENVELOPE, recipients=("b@example.org", "c@example.org"), recipient_count=2)
     assert "for <" not in received(CLIENT, several, NOON)

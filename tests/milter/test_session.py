@@ -66,6 +66,14 @@ def test_a_message_is_handed_over_with_all_that_is_known_of_it():
     assert message.arrived == setting.clock.now
 
 
+def test_a_client_without_a_verified_name_is_unknown_as_in_postfixs_own_header():
+    setting = Setting()
+    setting.session.connect("[203.0.113.9]", "203.0.113.9", {})
+    wanted = setting.message()
+    assert isinstance(wanted, Wanted)
+    assert wanted.message.client.name == "unknown"
+
+
 def test_the_deadline_runs_from_the_end_of_the_message():
     setting = Setting(deadline=3.0)
     setting.envelope()
