@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from mxweir_ops.lab import letters
 from mxweir_ops.lab.client import Reply, send
 from mxweir_ops.lab.place import temporary_directory
+from mxweir_ops.lab.postfix import Postfix
 from mxweir_ops.lab.process import wait_until
 from mxweir_ops.lab.sink import Delivery
 from mxweir_ops.lab.spamd import Spamd
@@ -87,6 +88,7 @@ class Stage:
         self._running = ExitStack()
 
     def __enter__(self) -> "Stage":
+        Postfix.check()
         try:
             directory = self._running.enter_context(temporary_directory())
             spamd = self._running.enter_context(Spamd(directory))

@@ -2,6 +2,7 @@
 
 import signal
 import smtplib
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from mxweir_ops.lab.asking import PolicyClient
 from mxweir_ops.lab.client import Outcome, send
 from mxweir_ops.lab.letters import letter, new_message_id
 from mxweir_ops.lab.place import temporary_directory
-from mxweir_ops.lab.process import wait_until
+from mxweir_ops.lab.process import program, wait_until
 from mxweir_ops.lab.spamd import Spamd
 from mxweir_ops.lab.stack import Plan, Stack
 
@@ -110,6 +111,32 @@ def test_a_policy_daemon_that_is_stopped_and_started_amid_traffic_loses_doubles_
     assert not sending.faults
     assert not sending.refused()
     assert each_delivered_once(stack, sending)
+
+
+def test_smtp_source_notices_nothing_of_a_restart_and_each_of_its_messages_arrives_once(stack: Stack) -> None:
+    messages = 300
+    source = subprocess.Popen(
+        [
+            *(str(program("smtp-source", "postfix")), "-s", "4", "-m", str(messages), "-f", BUSY),
+            *("-t", "source@example.org", f"127.0.0.1:{stack.port}"),
+        ]
+    )
+    try:
+        assert wait_until(lambda: bool(to_source(stack)), 20)
+        stack.policyd.stop()
+        stack.policyd.start()
+        # It ends with an error at the first reply that is not 2xx.
+        assert source.wait(90) == 0
+    finally:
+        source.kill()
+    assert wait_until(lambda: len(to_source(stack)) >= messages, 30)
+    assert len(set(to_source(stack))) == len(to_source(stack)) == messages
+
+
+def to_source(stack: Stack) -> list[str]:
+    """Message-IDs of what smtp-source sent and Postfix delivered."""
+    arrived = stack.maildir.deliveries()
+    return [delivery.message_id for delivery in arrived if delivery.recipient == "source@example.org"]
 
 
 def test_a_policy_daemon_that_is_killed_amid_traffic_loses_doubles_and_refuses_nothing(stack: Stack) -> None:

@@ -138,14 +138,15 @@ def test_a_hangup_is_passed_on_when_there_is_no_terminal(tmp_path: Path) -> None
 def test_closing_the_terminal_stops_it(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     code = RELOADING % ((str(journal),) * 3)
-    pid, terminal = os.forkpty()
-    if pid == 0:
-        os.execv(sys.executable, [*python(SUPERVISE), code])
+    terminal, inside = os.openpty()
+    # setsid -c makes it the leader of a session whose terminal is its standard input.
+    process = subprocess.Popen(["setsid", "-c", *python(SUPERVISE), code], stdin=inside)
+    os.close(inside)
     try:
         assert wait_until(journal.exists, 10)
         os.close(terminal)
         assert wait_until(lambda: journal.read_text() == "ready stop ", 10)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        raise
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()

@@ -67,7 +67,7 @@ class Setup:
         """The text of the configuration file."""
         at = self.addresses
         lines = [
-            f'state_dir = "{self.state_dir}"',
+            f"state_dir = {_quoted(self.state_dir)}",
             "",
             "[policyd]",
             f'listen = ["{at.policy}"]',
@@ -83,7 +83,7 @@ class Setup:
         ]
         if self.engine is not None:
             lines += ["[[milter.engine]]", 'type = "spamd"', f'address = "{self.engine}"', ""]
-        lines += ["[domains]", f'file = "{self.domains_file}"', "", self.rest]
+        lines += ["[domains]", f"file = {_quoted(self.domains_file)}", "", self.rest]
         return "\n".join(lines) + "\n"
 
 
@@ -165,6 +165,11 @@ def get(page: Inet, path: str) -> tuple[int, str]:
         return 0, ""
     finally:
         connection.close()
+
+
+def _quoted(path: Path) -> str:
+    """A path as a basic string of TOML, whose escapes are JSON's."""
+    return json.dumps(str(path))
 
 
 def _accepts(endpoint: Endpoint) -> bool:

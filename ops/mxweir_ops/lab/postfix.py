@@ -62,11 +62,16 @@ class Postfix(Server):
         self.maildir = Maildir(self.directory / "mail" / "all")
         self.log_file = self.directory / "log" / "mail.log"
 
-    def prepare(self) -> None:
-        """Write the configuration and make the directories; MissingError when this machine cannot run it."""
+    @staticmethod
+    def check() -> None:
+        """Raise MissingError when this machine cannot run one at all."""
         program("postfix", "postfix")
         if os.geteuid() != 0:
             raise MissingError("a private Postfix needs root, because Postfix's master process does")
+
+    def prepare(self) -> None:
+        """Write the configuration and make the directories; MissingError as `check`."""
+        self.check()
         self._lay_out()
         self.write_settings()
 

@@ -53,6 +53,7 @@ class Stack(Server):
 
     def start(self) -> None:
         """Write the files, start the daemons, then Postfix; LabError says in one line what is missing."""
+        self.mx.check()
         if self.plan.engine is not None and find_spec("Milter") is None:
             raise MissingError("pymilter is not installed: pip install 'mxweir[milter]'")
         (self.directory / "state").mkdir(exist_ok=True)
