@@ -14,8 +14,8 @@ them.
 """
 
 import re
-import time
-from email.utils import formatdate
+from datetime import UTC, datetime
+from email.utils import format_datetime
 
 from mxweir_milter.facts import Client, Envelope, bytes_of
 
@@ -80,4 +80,5 @@ def _name(text: str) -> str:
 
 
 def _date(now: float) -> str:
-    return f"{formatdate(now, localtime=True)} ({time.strftime('%Z', time.localtime(now))})"
+    local = datetime.fromtimestamp(now, UTC).astimezone()
+    return f"{format_datetime(local)} ({local.tzname()})"

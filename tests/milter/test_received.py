@@ -1,6 +1,7 @@
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import replace
 
 import pytest
@@ -45,12 +46,20 @@ def scanned(client, envelope):
     return prologue(client, envelope, NOON) + own
 
 
-def test_received_has_the_form_that_postfix_gives_it(monkeypatch):
-    monkeypatch.setenv("TZ", "UTC")
+@pytest.fixture(autouse=True)
+def central_europe(monkeypatch):
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_received_has_the_form_that_postfix_gives_it():
     assert received(CLIENT, ENVELOPE, NOON) == (
         "Received: from helo.sender.example (mail.sender.example [203.0.113.9])\r\n"
         "\tby mx.example.org (Postfix) with ESMTP id 4XyZ1 (envelope-from <a@sender.example>)\r\n"
-        "\tfor <b@example.org>; Fri, 15 Jan 2027 08:00:00 +0000 (UTC)"
+        "\tfor <b@example.org>; Fri, 15 Jan 2027 09:00:00 +0100 (CET)"
     )
 
 
