@@ -121,11 +121,11 @@ class PolicyMetrics:
         return {Decided: self._decided, Trouble: self._metrics.trouble}
 
     def _decided(self, event: Decided) -> None:
-        _, decision, seconds = event
-        self._decisions.values[decision.check, decision.rule, decision.verdict] += 1.0
+        _, (verdict, _, check, rule, _, _, observed), seconds = event
+        self._decisions.values[check, rule, verdict] += 1.0
         self._seconds.observe(seconds)
-        for observed in decision.observed:
-            self._decisions.add("limits", observed.rule, "observe")
+        for one in observed:
+            self._decisions.add("limits", one.rule, "observe")
 
 
 class ScanMetrics:
@@ -149,6 +149,7 @@ class ScanMetrics:
 
     def _scanned(self, event: Scanned) -> None:
         self._scans.add(event.engine, event.outcome)
-        self._seconds.observe(event.seconds)
+        if event.engine:
+            self._seconds.observe(event.seconds)
         if event.outcome == "unscanned":
             self._unscanned.add(event.reason)

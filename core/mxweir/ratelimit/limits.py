@@ -98,7 +98,8 @@ class Limits:
         if not plan:
             return _NO_OBJECTION
         identity = _identity(facts)
-        if identity in self.repeats.young or identity in self.repeats.old:
+        repeats = self.repeats
+        if identity in repeats.young or identity in repeats.old:
             return _NO_OBJECTION
         charges: list[tuple[Table, str, Any]] = []
         observed: tuple[Observed, ...] = ()
@@ -127,7 +128,7 @@ class Limits:
         for table, key, mark in charges:
             table.put(key, mark)
         if identity:
-            self.repeats.add(identity)
+            repeats.add(identity)
         return Outcome(None, observed) if observed else _NO_OBJECTION
 
     def preview(self, facts: Facts, now: float) -> tuple[Outcome, list[Step]]:
