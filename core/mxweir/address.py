@@ -14,6 +14,7 @@ counts what is left when all that is taken away:
 Everything here is pure and works on text that Postfix has already unquoted.
 """
 
+import contextlib
 import hashlib
 import ipaddress
 import re
@@ -28,10 +29,17 @@ NULL_SENDER = "<>"
 _LONGEST = 320
 """Characters in a key before it is hashed; the longest address of RFC 5321 §4.5.3.1 has 320."""
 
+_DOT = re.compile("[.\u3002\uff0e\uff61]")
+"""What separates labels (RFC 3490 §3.1)."""
+
+_NO_DOMAIN = re.compile("@[@.\u3002\uff0e\uff61]*$")
 _BATV = re.compile(r"(?:prvs|btv1|msprvs1)=+[^=]*=+(?P<local>.+)", re.DOTALL)
 _BATV_SWAPPED = re.compile(r"prvs=(?P<local>[^=]+)=[0-9a-f]{10}")
-_SRS0 = re.compile(r"srs0[=+-][^=]*=[^=]*=(?P<rest>.+)", re.DOTALL)
-_SRS1 = re.compile(r"srs1[=+-][^=]*=(?P<via>[^=]+)==[^=]*=[^=]*=(?P<rest>.+)", re.DOTALL)
+# The hash and the day have no dot and a domain has one. So what is folded already is told from what is not.
+_SRS0 = re.compile(r"srs0[=+-](?:[^=.]*=[^=.]*=)?(?P<domains>[^=]*\.[^=]*)=(?P<local>.+)", re.DOTALL)
+_SRS1 = re.compile(
+    r"srs1[=+-](?:[^=.]*=)?(?P<domains>[^=]*\.[^=]*)=(?:=[^=.]*=[^=.]*=)?(?P<local>.+)", re.DOTALL
+)
 _VERP = re.compile(r"(?:(?P<list>[^=+]+)\+|(?P<local>[^=-]+)-)[^=]*=.*", re.DOTALL)
 _WORD = re.compile(r"[^-_=]+")
 _SERIAL = re.compile(r"\d{5,}|(?=[a-f]*\d)[0-9a-f]{8,}")
@@ -44,24 +52,24 @@ def text_of(raw: bytes) -> str:
 
 
 def split(address: str) -> tuple[str, str]:
-    """Local part and domain as written; the domain is empty where there is none."""
-    local, at, domain = address.rpartition("@")
-    return (local, domain) if at else (address, "")
+    """Local part and domain as written; the domain is empty where there is none.
+
+    An `@` with no domain behind it counts for nothing: nobody gets a new key by adding some.
+    """
+    local, at, domain = _NO_DOMAIN.sub("", address).rpartition("@")
+    return (local, domain) if at else (domain, "")
 
 
 @lru_cache(maxsize=8192)
 def fold_domain(domain: str) -> str:
     """Lower-case A-labels without the closing dot (IDNA 2008 with the mapping of UTS 46).
 
-    What is no valid domain stays as it is in lower case: it is still a key.
+    A label that is not valid stays as it is in lower case: the name is still a
+    key, and may lie below a valid one.
     """
-    domain = domain.removesuffix(".")
     if not domain.isascii() and len(domain) <= 255:
-        try:
-            return idna.encode(domain, uts46=True).decode("ascii")
-        except (idna.IDNAError, UnicodeError):
-            pass
-    return bounded(domain.lower())
+        domain = ".".join([_a_label(label) for label in _DOT.split(domain)])
+    return bounded(domain.lower().rstrip("."))
 
 
 @lru_cache(maxsize=8192)
@@ -79,8 +87,9 @@ def fold_sender(address: str) -> str:
     if not address or address == NULL_SENDER:
         return NULL_SENDER
     local, domain = split(address)
-    local = _fold_tags(local.lower())
-    return bounded(f"{local}@{fold_domain(domain)}" if domain else local)
+    local = local.lower()
+    # No legal address is longer, and what is nested in a longer one is not worth the time.
+    return _join(local if len(local) > _LONGEST else _fold_tags(local), domain)
 
 
 def fold_recipient(address: str, delimiter: str) -> str:
@@ -91,8 +100,7 @@ def fold_recipient(address: str, delimiter: str) -> str:
     local, domain = split(address)
     local = local.lower()
     ends = [end for end in (local.find(sign, 1) for sign in delimiter) if end > 0]
-    local = local[: min(ends)] if ends else local
-    return bounded(f"{local}@{fold_domain(domain)}" if domain else local)
+    return _join(local[: min(ends)] if ends else local, domain)
 
 
 def fold_client(address: str, ipv4_prefix: int, ipv6_prefix: int) -> tuple[str, str]:
@@ -119,13 +127,25 @@ def bounded(key: str) -> str:
     return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
+def _join(local: str, domain: str) -> str:
+    """An address as a key; never empty, because that would be no key at all."""
+    return bounded(f"{local}@{fold_domain(domain)}" if domain else local or "@")
+
+
+def _a_label(label: str) -> str:
+    for spelling in (label, label.lower()):
+        with contextlib.suppress(idna.IDNAError, UnicodeError):
+            return label if label.isascii() else idna.encode(spelling, uts46=True).decode("ascii")
+    return label.lower()
+
+
 def _fold_tags(local: str) -> str:
-    if match := _SRS0.fullmatch(local):
-        return f"srs0={match['rest']}"
-    if match := _SRS1.fullmatch(local):
-        return f"srs1={match['via']}={match['rest']}"
+    """Tags may stand within tags: a bounce of a forwarded list, or somebody who tries."""
+    for version, form in (("srs0", _SRS0), ("srs1", _SRS1)):
+        if match := form.fullmatch(local):
+            return f"{version}={match['domains']}={_fold_tags(match['local'])}"
     if match := _BATV_SWAPPED.fullmatch(local) or _BATV.fullmatch(local):
-        local = match["local"]
+        return _fold_tags(match["local"])
     if match := _VERP.fullmatch(local):
         local = match["list"] or match["local"]
     plus = local.find("+", 1)

@@ -69,7 +69,7 @@ def serve(endpoint: Endpoint, metrics: Metrics, live: State, ready: State) -> Ca
 
     kind = _Server6 if ":" in endpoint.host else _Server
     server = make_server(endpoint.host, endpoint.port, app, server_class=kind, handler_class=_Handler)
-    thread = threading.Thread(target=server.serve_forever, name="http", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True)
     thread.start()
 
     def stop() -> None:

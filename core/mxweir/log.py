@@ -110,13 +110,16 @@ class LogObserver:
             "client": facts.client.address,
             "sender": facts.sender.given,
             "recipient": facts.recipient.given,
+            "check": decision.check,
+            "rule": decision.rule,
+            "key": decision.key,
+            "action": decision.reply,
             "ms": f"{seconds * 1000:.3f}",
         }
         if facts.sasl_username:
             fields["sasl_username"] = text_of(facts.sasl_username)
-        if decision.check:
-            fields |= {"check": decision.check, "rule": decision.rule, "key": decision.key}
-            fields |= {"used": decision.figure, "action": decision.reply}
+        if decision.figure:
+            fields["used"] = decision.figure
         if decision.observed:
             fields["observed"] = _observed(decision.observed)
         self._logger.info("decision", **fields)

@@ -5,7 +5,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -218,15 +218,30 @@ class PolicyDaemon:
         still = monotonic() - self._turned
         return f"the event loop has not turned for {still:.0f} s" if still > _STALLED else ""
 
+    async def _go_on(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Do a work of the background, again and again if it fails: none of them may end unseen."""
+        while True:
+            try:
+                return await work()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the work goes on
+                self._observe(
+                    Trouble("internal error in the background", f"{type(error).__name__}: {error}", "error")
+                )
+                await asyncio.sleep(1.0)
+
     async def _tick(self) -> None:
         while True:
             self._turned = monotonic()
             self._answerer.pipeline.limits.tick(self._clock())
             self._replica.tick()
             self._log.tick()
+            await asyncio.sleep(1.0)
+
+    async def _watch_domains(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
             if self._file.changed():
                 await self._load_domains()
-            await asyncio.sleep(1.0)
 
     async def _load_domains(self) -> None:
         """In a thread: a large file takes seconds, and questions are answered meanwhile."""
@@ -306,6 +321,8 @@ class PolicyDaemon:
         self._listeners.clear()
 
     def _save(self) -> None:
+        if self._not_ready == "starting":
+            return  # what is on disk may be that of a daemon which serves, and kept us from starting
         path = snapshot_path(self._config.state_dir)
         try:
             snapshot.write(path, self._answerer.pipeline.limits, self._clock())

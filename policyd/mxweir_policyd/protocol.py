@@ -76,7 +76,11 @@ class RequestReader:
         whole = not self._buffer and len(data) <= MAX_REQUEST and b"\0" not in data
         if whole and (match := _IN_ORDER.fullmatch(data)):
             return [tuple.__new__(Request, match.groups())]
-        return self._feed(data)
+        try:
+            return self._feed(data)
+        except ProtocolError:
+            self._buffer.clear()
+            raise
 
     @property
     def pending(self) -> bool:

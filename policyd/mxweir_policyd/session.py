@@ -109,6 +109,8 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._sessions.open.discard(self)
+        if self.busy:
+            self._sessions.observe(Trouble("connection closed within a request", str(exc or "by the peer")))
 
     def pause_writing(self) -> None:
         """A peer that asks and does not read its answers is no smtpd; close before its answers pile up."""

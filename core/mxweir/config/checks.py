@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import pairwise
 
+from mxweir.address import registrable_domain
 from mxweir.config.readers import network
 from mxweir.config.schema import Place, Problem
 from mxweir.config.sections import AccessEntry, Config, LimitRule
@@ -138,5 +139,7 @@ def _folded(key: str, text: str, place: Place, folder: Folder) -> Iterator[Probl
         yield Problem(place, "an empty value would match nothing")
     elif key == "client_network" and folder.client[text.encode()].network != text and "/" not in text:
         yield Problem(place, f'"{text}" is not a network; write "{folder.client[text.encode()].network}"')
+    elif key == "sender_org" and registrable_domain(folded) != folded:
+        yield Problem(place, f'"{text}" is no registrable domain; write "{registrable_domain(folded)}"')
     elif key in ("sender", "recipient") and folded != text.lower() and text.isascii():
         yield Problem(place, f'"{text}" is seen as "{folded}"; write that')

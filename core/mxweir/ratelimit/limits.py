@@ -61,8 +61,12 @@ class Limit:
         self.by_byte = rule.unit == "byte"
         self.value: Callable[[Facts], str] | None = _reader((rule.distinct,)) if rule.distinct else None
         self.key = _reader(rule.key)
-        self.table = _table(rule, folder, capacity)
-        self.simple = self.table if isinstance(self.table, GcraTable) and not self.by_byte else None
+        self.take(_table(rule, folder, capacity))
+
+    def take(self, table: Table) -> None:
+        """Count in this table."""
+        self.table = table
+        self.simple = table if isinstance(table, GcraTable) and not self.by_byte else None
 
     @property
     def about_mailbox(self) -> bool:
@@ -84,8 +88,8 @@ class Limits:
     """All limits of one process."""
 
     def __init__(self, rules: Sequence[LimitRule], folder: Folder, max_keys: int = 1_000_000) -> None:
-        capacity = max_keys // max(1, len(rules))
-        self.limits = [Limit(rule, folder, capacity) for rule in rules]
+        self._capacity = max_keys // max(1, len(rules))
+        self.limits = [Limit(rule, folder, self._capacity) for rule in rules]
         self.repeats = Repeats()
         self._plans = {
             moment: tuple(limit for limit in self.limits if limit.rule.unit in units)
@@ -183,10 +187,20 @@ class Limits:
                 limit.table.load(rows, now, elapsed)
 
     def adopt(self, former: "Limits", now: float) -> None:
-        """Take over what the limits of a former configuration remember."""
+        """Take over what the limits of a former configuration remember, and leave those without it.
+
+        A limit that did not change keeps its table as it is, however large; only
+        one with another rate is counted over.
+        """
         self.repeats = former.repeats
-        for name, rows in former.rows(now):
-            self.load(name, rows, now, 0.0)
+        unchanged = {limit.rule.name: limit for limit in former.limits}
+        for limit in self.limits:
+            before = unchanged.get(limit.name)
+            if before is not None and before.rule == limit.rule:
+                before.table.resize(self._capacity)
+                limit.take(before.table)
+            elif before is not None and identity(before.rule) == identity(limit.rule):
+                limit.table.load(before.table.rows(now), now, 0.0)
 
 
 def identity(rule: LimitRule) -> str:

@@ -68,6 +68,10 @@ class Generations(Generic[V]):
             young = self.young
         young[key] = value
 
+    def resize(self, capacity: int) -> None:
+        """Set another bound; it holds from the next new key on."""
+        self._half = max(1, capacity // 2)
+
     def tick(self, now: float) -> None:
         """Turn the generations when it is time, and free what was dropped bit by bit."""
         if now - self._turned >= self.lifetime:
@@ -109,6 +113,9 @@ class Table(Protocol):
 
     def tick(self, now: float) -> None:
         """Forget what is over."""
+
+    def resize(self, capacity: int) -> None:
+        """Set another bound; it holds from the next new key on."""
 
     def __len__(self) -> int:
         """Keys remembered."""
@@ -210,7 +217,6 @@ class DistinctTable(Generations[Seen]):
         super().__init__(max(pace.period for pace in paces.counted()), capacity)
         self._paces = paces
         self._values = 0
-        self._most_values = max(1, capacity // 2)
 
     def capacity(self, key: str) -> float:
         """How many different values the key may have."""
@@ -229,7 +235,7 @@ class DistinctTable(Generations[Seen]):
         self._values += mark[0] not in seen
         seen.see(*mark)
         super().put(key, seen)
-        if self._values >= self._most_values:
+        if self._values >= self._half:
             self.turn()
 
     def turn(self) -> None:
