@@ -202,7 +202,7 @@ def small_disk() -> Iterator[Path]:
         try:
             yield directory
         finally:
-            subprocess.run(["umount", str(directory)], check=True, timeout=10)
+            subprocess.run(["umount", "--lazy", str(directory)], check=True, timeout=10)
 
 
 def test_a_full_disk_under_the_state_directory_stops_no_answer_and_is_told(
