@@ -153,6 +153,8 @@ class GcraTable(Generations[float]):
     def ask(self, key: str, value: str, cost: float, now: float) -> Answer[float]:
         """Is there room?"""
         pace = self._paces.of(key)
+        if pace.amount == float("inf"):
+            return 0.0, 0.0, 0.0  # an endless pace makes every time endless, and their difference no number
         return gcra(self.get(key, 0.0), now * pace.rate, cost, pace.burst, pace.rate)
 
     def rows(self, now: float) -> Iterator[Row]:
