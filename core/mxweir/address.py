@@ -36,9 +36,11 @@ _NO_DOMAIN = re.compile("@[@.\u3002\uff0e\uff61]*$")
 _BATV = re.compile(r"(?:prvs|btv1|msprvs1)=+[^=]*=+(?P<local>.+)", re.DOTALL)
 _BATV_SWAPPED = re.compile(r"prvs=(?P<local>[^=]+)=[0-9a-f]{10}")
 # The hash and the day have no dot and a domain has one. So what is folded already is told from what is not.
-_SRS0 = re.compile(r"srs0[=+-](?:[^=.]*=[^=.]*=)?(?P<domains>[^=]*\.[^=]*)=(?P<local>.+)", re.DOTALL)
+_SRS0 = re.compile(r"srs0[=+-](?:[^=.]*=[^=.]*=)?(?P<domain>[^=]*\.[^=]*)=(?P<local>.+)", re.DOTALL)
 _SRS1 = re.compile(
-    r"srs1[=+-](?:[^=.]*=)?(?P<domains>[^=]*\.[^=]*)=(?:=[^=.]*=[^=.]*=)?(?P<local>.+)", re.DOTALL
+    r"srs1[=+-](?:[^=.]*=)?(?P<via>[^=]*\.[^=]*)=(?:=[^=.]*=[^=.]*=)?"
+    r"(?P<domain>[^=]*\.[^=]*)=(?P<local>.+)",
+    re.DOTALL,
 )
 _VERP = re.compile(r"(?:(?P<list>[^=+]+)\+|(?P<local>[^=-]+)-)[^=]*=.*", re.DOTALL)
 _WORD = re.compile(r"[^-_=]+")
@@ -79,6 +81,8 @@ def registrable_domain(domain: str) -> str:
     A public suffix itself, an address literal and a name without dots are
     returned unchanged.
     """
+    if domain.startswith("["):
+        return domain
     return _suffixes().privatesuffix(domain) or domain
 
 
@@ -133,17 +137,18 @@ def _join(local: str, domain: str) -> str:
 
 
 def _a_label(label: str) -> str:
-    for spelling in (label, label.lower()):
+    for spelling in () if label.isascii() else (label, label.lower()):
         with contextlib.suppress(idna.IDNAError, UnicodeError):
-            return label if label.isascii() else idna.encode(spelling, uts46=True).decode("ascii")
-    return label.lower()
+            return idna.encode(spelling, uts46=True).decode("ascii")
+    return label
 
 
 def _fold_tags(local: str) -> str:
     """Tags may stand within tags: a bounce of a forwarded list, or somebody who tries."""
-    for version, form in (("srs0", _SRS0), ("srs1", _SRS1)):
-        if match := form.fullmatch(local):
-            return f"{version}={match['domains']}={_fold_tags(match['local'])}"
+    if match := _SRS0.fullmatch(local):
+        return f"srs0={match['domain']}={_fold_tags(match['local'])}"
+    if match := _SRS1.fullmatch(local):
+        return f"srs1={match['via']}={match['domain']}={_fold_tags(match['local'])}"
     if match := _BATV_SWAPPED.fullmatch(local) or _BATV.fullmatch(local):
         return _fold_tags(match["local"])
     if match := _VERP.fullmatch(local):
