@@ -66,6 +66,35 @@ def test_a_recipient_that_is_asked_about_in_two_restriction_lists_is_counted_onc
     assert len(asked) >= 3 * BURST
 
 
+WHOLE_MESSAGES = """\
+[[limit]]
+name = "messages"
+key = "sender"
+rate = "2/hour"
+unit = "message"
+
+[[limit]]
+name = "bytes"
+key = "sender_domain"
+rate = "50000/day"
+unit = "byte"
+"""
+
+
+def test_messages_and_bytes_are_counted_at_the_end_of_data_whatever_the_number_of_recipients(
+    new_stack: Callable[..., Stack],
+) -> None:
+    stack = new_stack(rest=WHOLE_MESSAGES)
+    to_many = [f"user{number}@example.org" for number in range(4)]
+    outcomes = [send(stack.port, "a@first.example", to_many, letter()) for _ in range(3)]
+    assert [outcome.last.code for outcome in outcomes] == [250, 250, 550]
+    assert "limit messages" in outcomes[-1].last.text
+    large = letter("all work and no play\n" * 1400)
+    sizes = [send(stack.port, f"{name}@second.example", to_many, large) for name in "ab"]
+    assert [outcome.last.code for outcome in sizes] == [250, 550]
+    assert "limit bytes" in sizes[-1].last.text
+
+
 def test_a_blocked_sender_is_refused_with_the_reason_from_the_list(stack: Stack) -> None:
     refused = send(stack.port, "offers@mail7.bulk.example", ["anna@example.org"], letter()).last
     assert refused.code == 554

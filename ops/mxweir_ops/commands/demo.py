@@ -32,13 +32,16 @@ def run(args: argparse.Namespace) -> int:
     # A SIGTERM unwinds like a Ctrl-C, so that no server is left running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
+        if not args.json:
+            print("Starting a private Postfix, spamd, mxweir policyd and mxweir milter.", flush=True)
         with Stage() as stage:
-            if not args.json:
-                print("A private Postfix, spamd, mxweir policyd and mxweir milter are running.", flush=True)
-            return _print_all(stage, args.json)
+            status = _print_all(stage, args.json)
     except LabError as error:
         print(f"mxweir demo: {error}", file=sys.stderr)
         return 1
+    if not args.json:
+        print("\nEverything is stopped again.")
+    return status
 
 
 def _print_all(stage: Stage, as_json: bool) -> int:

@@ -28,7 +28,7 @@ _STOP_SECONDS = 20.0
 _COMMAND_SECONDS = 60.0
 
 _SERVICES = """\
-127.0.0.1:{port} inet n - n - 200 smtpd
+127.0.0.1:{port} inet n - {chroot} - 200 smtpd
 cleanup   unix  n - n - 0 cleanup
 qmgr      unix  n - n 300 1 qmgr
 rewrite   unix  - - n - - trivial-rewrite
@@ -51,13 +51,17 @@ postlog   unix-dgram n - n - 1 postlogd
 class Postfix(Server):
     """One private instance, running from `start()` (or `with`) to `stop()`.
 
-    `settings` are main.cf parameters that go over the ones below. Starting it
+    `settings` are main.cf parameters that go over the ones below. With `chroot`,
+    smtpd sees nothing outside the queue directory, as on Debian. Starting it
     needs root, because Postfix's master does.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, str] | None = None, port: int | None = None):
+    def __init__(
+        self, directory: Path, settings: Mapping[str, str] | None = None, port: int = 0, chroot: bool = False
+    ):
         self.directory = directory / "postfix"
         self.port = port or free_port()
+        self.chroot = chroot
         self.settings = dict(settings or {})
         self.maildir = Maildir(self.directory / "mail" / "all")
         self.log_file = self.directory / "log" / "mail.log"
@@ -134,7 +138,9 @@ class Postfix(Server):
         for name in ("data", "mail"):
             os.chown(self.directory / name, owner, -1)
         (self.directory / "data").chmod(0o700)
-        (self.directory / "etc" / "master.cf").write_text(_SERVICES.format(port=self.port))
+        (self.directory / "etc" / "master.cf").write_text(
+            _SERVICES.format(port=self.port, chroot="y" if self.chroot else "n")
+        )
 
     def _defaults(self) -> dict[str, str]:
         user = pwd.getpwnam(_USER)

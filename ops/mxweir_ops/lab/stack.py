@@ -26,7 +26,8 @@ class Plan:
 
     `domains` is the content of the domains file. `settings` are main.cf
     parameters that go over the printed ones. `engine` None leaves out the
-    milter altogether.
+    milter altogether. With `chroot`, smtpd is locked into the queue directory,
+    and the daemons' sockets are below it, as in a default installation on Debian.
     """
 
     engine: Endpoint | None = None
@@ -35,6 +36,7 @@ class Plan:
     milter: str = ""
     rest: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
+    chroot: bool = False
 
 
 class Stack(Server):
@@ -47,8 +49,9 @@ class Stack(Server):
         self.domains_file = directory / "domains"
         self.policyd = Daemon("policyd", self.config_file)
         self.milter = Daemon("milter", self.config_file)
-        self.addresses = Addresses.in_directory(directory)
-        self.mx = Postfix(directory)
+        self.mx = Postfix(directory, chroot=plan.chroot)
+        self.sockets = self.mx.directory / "spool" / "mxweir" if plan.chroot else directory
+        self.addresses = Addresses.in_directory(self.sockets)
         self._running = ExitStack()
 
     def start(self) -> None:
@@ -57,6 +60,7 @@ class Stack(Server):
         if self.plan.engine is not None and find_spec("Milter") is None:
             raise MissingError("pymilter is not installed: pip install 'mxweir[milter]'")
         (self.directory / "state").mkdir(exist_ok=True)
+        self.sockets.mkdir(parents=True, exist_ok=True)
         self.domains_file.write_text(self.plan.domains)
         self.write_config()
         self._running.enter_context(self.policyd)
