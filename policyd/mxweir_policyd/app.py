@@ -105,7 +105,8 @@ class PolicyDaemon:
         try:
             await self._listen()
             background += [
-                loop.create_task(work()) for work in (self._tick, self._save_often, self._feed_watchdog)
+                loop.create_task(self._go_on(work))
+                for work in (self._tick, self._watch_domains, self._save_often, self._feed_watchdog)
             ]
             self._say_started()
             await self._stopping.wait()
