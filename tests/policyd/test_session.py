@@ -1,0 +1,69 @@
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mxweir.config import loads
+from mxweir.events import Decided, Trouble
+from mxweir.testing import Recorder, SettableClock
+from mxweir_policyd.app import build_pipeline
+from mxweir_policyd.protocol import Request
+from mxweir_policyd.relaydomains.match import Match, State
+from mxweir_policyd.session import Answerer
+
+CONFIG = """
+[[access]]
+block = "helo"
+value = "blocked"
+reason = "Grüße, \\"and\\" \\\\ so on"
+
+[[limit]]
+name = "sender"
+key = "sender"
+rate = "1/day"
+"""
+
+
+class Table:
+    """Knows nothing to be ours, or breaks."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    def state(self, domain: str) -> State:
+        if self._error:
+            raise self._error
+        return State.NOT_OURS
+
+    def find(self, domain: str) -> Match:
+        return Match(self.state(domain))
+
+
+def answerer(table: Any) -> tuple[Answerer, Recorder]:
+    recorder = Recorder()
+    return Answerer(build_pipeline(loads(CONFIG), table), SettableClock(), recorder), recorder
+
+
+@given(st.builds(Request, **dict.fromkeys(Request._fields, st.binary(max_size=400))))
+def test_whatever_is_asked_the_answer_is_one_line_of_printable_text(request: Request) -> None:
+    made, _ = answerer(Table())
+    for context in (request.policy_context, b"limits"):
+        reply = made.answer(request._replace(policy_context=context, protocol_state=b"RCPT"))
+        assert reply.startswith((b"action=DUNNO\n", b"action=550 5.", b"action=554 5."))
+        assert reply.endswith(b"\n\n")
+        assert reply[:-2].decode().isprintable()
+
+
+def test_an_answer_is_told_to_the_observers_with_the_time_it_took() -> None:
+    made, recorder = answerer(Table())
+    made.answer(Request(recipient=b"x@foreign.example"))
+    (event,) = recorder.events
+    assert isinstance(event, Decided)
+    assert event.decision.check == "relay"
+    assert 0.0 <= event.seconds < 60.0
+
+
+def test_a_fault_of_ours_is_answered_dunno_and_told() -> None:
+    made, recorder = answerer(Table(RuntimeError("a fault")))
+    assert made.answer(Request(recipient=b"anna@example.org")) == b"action=DUNNO\n\n"
+    assert recorder.events == [Trouble("internal error, answered DUNNO", "RuntimeError: a fault", "error")]
