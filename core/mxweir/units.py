@@ -9,7 +9,7 @@ import re
 
 _DURATION = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z%]*)")
+_QUANTITY = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([A-Za-z%]*)", re.ASCII)
 
 
 def parse_duration(text: str) -> float:
@@ -37,7 +37,7 @@ def format_duration(seconds: float) -> str:
     for unit in ("d", "h", "m", "s"):
         if seconds >= _DURATION[unit] and seconds % _DURATION[unit] == 0:
             return f"{seconds / _DURATION[unit]:.0f}{unit}"
-    return f"{seconds * 1000:g}ms"
+    return f"{_plain(seconds * 1000)}ms"
 
 
 def format_size(size: int) -> str:
@@ -50,7 +50,12 @@ def format_size(size: int) -> str:
 
 def format_share(share: float) -> str:
     """Write 0.2 as `20%`."""
-    return f"{share * 100:g}%"
+    return f"{_plain(share * 100)}%"
+
+
+def _plain(number: float) -> str:
+    """Without an exponent, which the readers would not take."""
+    return f"{number:.9f}".rstrip("0").rstrip(".")
 
 
 def _split(text: str, units: dict[str, float] | dict[str, int], wanted: str) -> tuple[float, str]:

@@ -35,7 +35,7 @@ class Answerer:
             facts = self.pipeline.facts(request)
             decision = self.pipeline.decide(facts, self.clock())
             reply = _DUNNO if decision is PASS else format_reply(decision.reply)
-            self.observe(Decided(facts, decision, perf_counter() - started))
+            self.observe(tuple.__new__(Decided, (facts, decision, perf_counter() - started)))
         except Exception as error:  # noqa: BLE001 - whatever it is, Postfix gets its answer
             self.observe(
                 Trouble("internal error, answered DUNNO", f"{type(error).__name__}: {error}", "error")

@@ -1,7 +1,9 @@
 """What only several keys together can get wrong, and what is allowed but probably not meant."""
 
-from collections.abc import Iterator
+import ipaddress
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 from mxweir.address import registrable_domain
 from mxweir.config.readers import network
@@ -9,8 +11,11 @@ from mxweir.config.schema import Place, Problem
 from mxweir.config.sections import AccessEntry, Config, LimitRule
 from mxweir.facts import Folder
 
+T = TypeVar("T")
+
 _NOT_YET = "this version counts in the process and reads domains from a file; remove this table"
 _MESSAGE_KEYS = ("recipient", "recipient_domain")
+_MOST_VALUES = 100_000
 
 
 def problems(config: Config) -> Iterator[Problem]:
@@ -27,10 +32,10 @@ def problems(config: Config) -> Iterator[Problem]:
     yield from _listeners(config)
     yield from _milter(config)
     folder = Folder(config.keys.ipv4_prefix, config.keys.ipv6_prefix, config.keys.recipient_delimiter)
-    for index, entry in enumerate(config.access):
+    for index, entry in _readable(config.access):
         yield from _access(entry, ("access", index), folder)
     names: set[str] = set()
-    for index, limit in enumerate(config.limit):
+    for index, limit in _readable(config.limit):
         if limit.name in names:
             yield Problem(
                 ("limit", index, "name"), f'a limit named "{limit.name}" stands above; names are unique'
@@ -49,6 +54,11 @@ def warnings(config: Config) -> Iterator[str]:
                 f"limit[{index + 1}].key: Postfix names the recipient at end of data only when there is one; "
                 f'limit "{limit.name}" passes over mail to several'
             )
+
+
+def _readable(rows: Sequence[T | None]) -> Iterator[tuple[int, T]]:
+    """Rows with their places as written; None stands for one that lacks a key, which was told already."""
+    return ((index, row) for index, row in enumerate(rows) if row is not None)
 
 
 def _listeners(config: Config) -> Iterator[Problem]:
@@ -71,7 +81,7 @@ def _listeners(config: Config) -> Iterator[Problem]:
 
 def _milter(config: Config) -> Iterator[Problem]:
     milter = config.milter
-    for index, engine in enumerate(milter.engine):
+    for index, engine in _readable(milter.engine):
         if engine.type != "spamd":
             yield Problem(
                 ("milter", "engine", index, "type"), f'this version speaks to "spamd" only, not {engine.type}'
@@ -110,26 +120,39 @@ def _limit(limit: LimitRule, place: Place, folder: Folder) -> Iterator[Problem]:
             (*place, "burst"), "a sliding window has no burst: its rate is the quota; remove one of the two"
         )
     if limit.distinct:
-        if limit.distinct in limit.key:
+        yield from _distinct(limit, place)
+    if limit.unit != "byte":
+        for name, rates in (("rate", [limit.rate]), ("overrides", limit.overrides.values())):
+            if any(rate is not None and rate.in_bytes for rate in rates):
+                yield Problem(
+                    (*place, name), f'a size counts bytes, and this limit {limit.unit}s; see "unit"'
+                )
+    yield from _overrides(limit, (*place, "overrides"), folder)
+
+
+def _distinct(limit: LimitRule, place: Place) -> Iterator[Problem]:
+    if limit.distinct in limit.key:
+        yield Problem((*place, "distinct"), f'"{limit.distinct}" is part of the key: there is only one of it')
+    if limit.burst is not None or limit.window or limit.unit != "recipient":
+        yield Problem(
+            (*place, "distinct"),
+            "counts different values over the rate's period; remove burst, window, unit",
+        )
+    for name, rates in (("rate", [limit.rate]), ("overrides", limit.overrides.values())):
+        if any(rate is not None and rate.count > _MOST_VALUES for rate in rates):
             yield Problem(
-                (*place, "distinct"), f'"{limit.distinct}" is part of the key: there is only one of it'
+                (*place, name), f"at most {_MOST_VALUES} different values can be remembered for a key"
             )
-        if limit.burst is not None or limit.window or limit.unit != "recipient":
-            yield Problem(
-                (*place, "distinct"),
-                "counts different values over the rate's period; remove burst, window, unit",
-            )
-        if limit.rate.count > 100_000:
-            yield Problem((*place, "rate"), "at most 100000 different values can be remembered for a key")
+
+
+def _overrides(limit: LimitRule, place: Place, folder: Folder) -> Iterator[Problem]:
     for text in limit.overrides:
         parts = [part.strip() for part in text.split(",")] if len(limit.key) > 1 else [text]
         if len(parts) != len(limit.key):
-            yield Problem(
-                (*place, "overrides"), f'"{text}" should have {len(limit.key)} parts with commas between'
-            )
+            yield Problem(place, f'"{text}" should have {len(limit.key)} parts with commas between')
             continue
         for key, part in zip(limit.key, parts, strict=True):
-            yield from _folded(key, part, (*place, "overrides"), folder)
+            yield from _folded(key, part, place, folder)
 
 
 def _folded(key: str, text: str, place: Place, folder: Folder) -> Iterator[Problem]:
@@ -137,9 +160,21 @@ def _folded(key: str, text: str, place: Place, folder: Folder) -> Iterator[Probl
     folded = folder.key(key, text)
     if not text:
         yield Problem(place, "an empty value would match nothing")
-    elif key == "client_network" and folder.client[text.encode()].network != text and "/" not in text:
-        yield Problem(place, f'"{text}" is not a network; write "{folder.client[text.encode()].network}"')
+    elif key in ("client_address", "client_network"):
+        yield from _client(key, text, place, folder)
     elif key == "sender_org" and registrable_domain(folded) != folded:
         yield Problem(place, f'"{text}" is no registrable domain; write "{registrable_domain(folded)}"')
     elif key in ("sender", "recipient") and folded != text.lower() and text.isascii():
         yield Problem(place, f'"{text}" is seen as "{folded}"; write that')
+
+
+def _client(key: str, text: str, place: Place, folder: Folder) -> Iterator[Problem]:
+    """Clients are counted by whole networks of the prefixes in [keys], or by single addresses."""
+    try:
+        seen = folder.client[str(ipaddress.ip_interface(text).ip).encode()]
+    except ValueError:
+        yield Problem(place, f'"{text}" is not an address or a network of clients')
+        return
+    wanted = seen.network if key == "client_network" else seen.address
+    if text.lower() != wanted:
+        yield Problem(place, f'"{text}" is no {key}; write "{wanted}"')

@@ -86,7 +86,8 @@ def read_table(
     """Read a table as `kind`, appending every mistake to `problems`.
 
     A wrong value counts as its default from there on, so that whatever else is
-    wrong is found as well; None if a required key is missing or wrong.
+    wrong is found as well; None if a required key is missing or wrong. In an
+    array of tables such a None keeps its place, so that the others keep theirs.
     """
     fields = declared(kind)
     problems += [Problem((*place, key), _unknown(key, fields)) for key in document if key not in fields]
@@ -97,7 +98,8 @@ def read_table(
         before = len(problems)
         if key in document:
             value = _read(field, document[key], problems, (*place, key))
-            if len(problems) == before or field.metadata.get("tables"):
+            nested = field.metadata.get("table") or field.metadata.get("tables")
+            if len(problems) == before or (nested and value is not None):
                 values[key] = value
         elif required:
             problems.append(Problem((*place, key), "this key is missing"))
@@ -112,8 +114,7 @@ def _read(field: "dataclasses.Field[Any]", value: object, problems: list[Problem
         problems.append(Problem(place, f"this is a table: write it as [{show(place)}]"))
     elif kind := field.metadata.get("tables"):
         if isinstance(value, list) and all(isinstance(row, dict) for row in value):
-            rows = [read_table(kind, row, problems, (*place, i)) for i, row in enumerate(value)]
-            return tuple(row for row in rows if row is not None)
+            return tuple(read_table(kind, row, problems, (*place, i)) for i, row in enumerate(value))
         problems.append(Problem(place, f"this is an array of tables: write each as [[{show(place)}]]"))
         return ()
     else:
@@ -150,7 +151,7 @@ def line_of(source: str, place: Place) -> int | None:
         if match := re.match(r"\s*\[\[?\s*([\w.\- ]+?)\s*\]\]?\s*(#.*)?$", line):
             current = [part.strip() for part in match[1].split(".")]
             seen[match[1]] = seen.get(match[1], -1) + 1
-            if current == [*wanted, key]:
+            if current == [*wanted, key] and seen.get(".".join(wanted), 0) == index:
                 return number
         if current == wanted and seen.get(".".join(wanted), 0) == index:
             header = header or (number if wanted else None)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from mxweir.config import LimitRule
 from mxweir.events import Observed
 from mxweir.facts import READERS, Facts, Folder
+from mxweir.ratelimit.express import Express, write_express
 from mxweir.ratelimit.memory import DistinctTable, GcraTable, Pace, Paces, Repeats, Row, Table, WindowTable
 from mxweir.ratelimit.rate import Rate
 from mxweir.trail import Step
@@ -61,12 +62,7 @@ class Limit:
         self.by_byte = rule.unit == "byte"
         self.value: Callable[[Facts], str] | None = _reader((rule.distinct,)) if rule.distinct else None
         self.key = _reader(rule.key)
-        self.take(_table(rule, folder, capacity))
-
-    def take(self, table: Table) -> None:
-        """Count in this table."""
-        self.table = table
-        self.simple = table if isinstance(table, GcraTable) and not self.by_byte else None
+        self.table = _table(rule, folder, capacity)
 
     @property
     def about_mailbox(self) -> bool:
@@ -84,6 +80,13 @@ class Limit:
         return f"{-int(-used // 1)}/{'unlimited' if capacity == float('inf') else int(capacity)}"
 
 
+class Plan(NamedTuple):
+    """The limits that are asked at one moment, and their express lane if they have one."""
+
+    limits: tuple[Limit, ...]
+    express: Express | None
+
+
 class Limits:
     """All limits of one process."""
 
@@ -91,36 +94,34 @@ class Limits:
         self._capacity = max_keys // max(1, len(rules))
         self.limits = [Limit(rule, folder, self._capacity) for rule in rules]
         self.repeats = Repeats()
-        self._plans = {
-            moment: tuple(limit for limit in self.limits if limit.rule.unit in units)
-            for moment, units in _UNITS.items()
-        }
+        self._plans = self._make_plans()
 
-    def decide(self, facts: Facts, now: float) -> Outcome:  # noqa: C901 - unrolled for speed, see below
+    def decide(self, facts: Facts, now: float) -> Outcome:
         """Ask all limits of this question, and charge them if none refuses; `now` in seconds."""
-        plan = self._plans.get((facts.state, facts.context))
-        if not plan:
+        plan = self._plans.get((facts.state, facts.context), _NO_PLAN)
+        if not plan.limits:
             return _NO_OBJECTION
         identity = _identity(facts)
         repeats = self.repeats
         if identity in repeats.young or identity in repeats.old:
             return _NO_OBJECTION
+        if plan.express is not None and plan.express(facts, now):
+            outcome = _NO_OBJECTION
+        else:
+            outcome = self._decide(plan.limits, facts, now)
+        if identity and outcome.refusal is None:
+            repeats.add(identity)
+        return outcome
+
+    @staticmethod
+    def _decide(limits: Iterable[Limit], facts: Facts, now: float) -> Outcome:
+        """The long way, which defines the answer."""
         charges: list[tuple[Table, str, Any]] = []
         observed: tuple[Observed, ...] = ()
-        for limit in plan:
+        for limit in limits:
             key = limit.key(facts)
             if not key:
                 continue
-            # Nearly every question is one more event of a plain rate that has room. For it, `gcra` stands
-            # here once more, without its calls: five limits cost half. Whatever else goes the long way.
-            simple = limit.simple
-            if simple is not None and key not in simple.own:
-                at = now * simple.rate
-                tat = simple.young.get(key) or simple.old.get(key, 0.0)
-                turn = (tat if tat > at else at) + 1.0
-                if turn - at <= simple.burst:
-                    charges.append((simple, key, turn))
-                    continue
             value, cost = limit.what(facts)
             used, wait, mark = limit.table.ask(key, value, cost, now)
             if wait <= 0.0:
@@ -131,13 +132,11 @@ class Limits:
                 return Outcome(Refusal(limit, show_key(key), limit.figure(key, used), wait), observed)
         for table, key, mark in charges:
             table.put(key, mark)
-        if identity:
-            repeats.add(identity)
         return Outcome(None, observed) if observed else _NO_OBJECTION
 
     def preview(self, facts: Facts, now: float) -> tuple[Outcome, list[Step]]:
         """What `decide` would say, with each limit's figures; charges nothing."""
-        plan = self._plans.get((facts.state, facts.context), ())
+        plan = self._plans.get((facts.state, facts.context), _NO_PLAN).limits
         if plan and _identity(facts) in self.repeats:
             return _NO_OBJECTION, [
                 Step("limits", "", "", "pass", note="this very question was counted before")
@@ -198,9 +197,27 @@ class Limits:
             before = unchanged.get(limit.name)
             if before is not None and before.rule == limit.rule:
                 before.table.resize(self._capacity)
-                limit.take(before.table)
+                limit.table = before.table
             elif before is not None and identity(before.rule) == identity(limit.rule):
                 limit.table.load(before.table.rows(now), now, 0.0)
+        self._plans = self._make_plans()
+
+    def _make_plans(self) -> dict[tuple[bytes, bytes], Plan]:
+        plans = {}
+        for moment, units in _UNITS.items():
+            limits = tuple(limit for limit in self.limits if limit.rule.unit in units)
+            plain = [
+                (limit.rule.key, limit.table)
+                for limit in limits
+                if isinstance(limit.table, GcraTable) and not limit.by_byte
+            ]
+            plans[moment] = Plan(
+                limits, write_express(plain, _SEPARATOR) if len(plain) == len(limits) else None
+            )
+        return plans
+
+
+_NO_PLAN = Plan((), None)
 
 
 def identity(rule: LimitRule) -> str:

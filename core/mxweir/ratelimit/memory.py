@@ -42,11 +42,11 @@ class Pace(NamedTuple):
 class Generations(Generic[V]):
     """A bounded dict that forgets what was not touched for `lifetime` seconds (or up to twice that)."""
 
-    __slots__ = ("_dying", "_half", "_turned", "lifetime", "old", "young")
+    __slots__ = ("_dying", "_turned", "half", "lifetime", "old", "young")
 
     def __init__(self, lifetime: float, capacity: int) -> None:
         self.lifetime = lifetime
-        self._half = max(1, capacity // 2)
+        self.half = max(1, capacity // 2)
         self._turned = float("-inf")
         self._dying: dict[str, V] = {}
         self.young: dict[str, V] = {}
@@ -63,14 +63,14 @@ class Generations(Generic[V]):
     def put(self, key: str, value: V) -> None:
         """Remember."""
         young = self.young
-        if len(young) >= self._half and key not in young:
+        if len(young) >= self.half and key not in young:
             self.turn()
             young = self.young
         young[key] = value
 
     def resize(self, capacity: int) -> None:
         """Set another bound; it holds from the next new key on."""
-        self._half = max(1, capacity // 2)
+        self.half = max(1, capacity // 2)
 
     def tick(self, now: float) -> None:
         """Turn the generations when it is time, and free what was dropped bit by bit."""
@@ -237,7 +237,7 @@ class DistinctTable(Generations[Seen]):
         self._values += mark[0] not in seen
         seen.see(*mark)
         super().put(key, seen)
-        if self._values >= self._half:
+        if self._values >= self.half:
             self.turn()
 
     def turn(self) -> None:
@@ -262,11 +262,11 @@ class DistinctTable(Generations[Seen]):
 class Repeats:
     """Which questions were charged lately, by a hash of their identity; bounded, and no clock needed.
 
-    Postfix repeats a question within seconds; this remembers the last 32,768
-    to 65,536 charged ones, which is half a minute on a very busy host.
+    Postfix repeats a question within seconds; this remembers the last 16,384
+    to 32,768 charged ones, which is a quarter of a minute on a very busy host.
     """
 
-    _HALF = 32_768
+    _HALF = 16_384
 
     __slots__ = ("old", "young")
 

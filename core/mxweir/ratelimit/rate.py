@@ -1,22 +1,23 @@
 """Rates as an operator writes them: `100/second`, `600/minute`, `20MB/hour`."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mxweir.units import parse_size
 
 _PERIODS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0, "week": 604800.0}
-_RATE = re.compile(r"\s*(\d+)\s*([A-Za-z]*)\s*/\s*(\d*)\s*([a-z]+?)s?\s*")
+_RATE = re.compile(r"\s*(\d{1,18})\s*([A-Za-z]*)\s*/\s*(\d{0,9})\s*([a-z]+?)s?\s*", re.ASCII)
 _MOST = 10**12
 """Counts above this lose their last digit in a double, and nobody means them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many of something in a period of that many seconds."""
+    """So many of something in a period of that many seconds; `in_bytes` if it was written as a size."""
 
     count: int
     period: float
+    in_bytes: bool = field(default=False, compare=False)
 
     @property
     def per_second(self) -> float:
@@ -40,4 +41,4 @@ def parse_rate(text: str) -> Rate:
     times = int(match[3] or 1)
     if not 0 < count <= _MOST or not 0 < times <= 366:
         raise ValueError(f"{text!r}: a rate counts from 1 to {_MOST} in 1 to 366 periods")
-    return Rate(count, times * _PERIODS[match[4]])
+    return Rate(count, times * _PERIODS[match[4]], bool(match[2]))
