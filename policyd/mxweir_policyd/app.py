@@ -80,7 +80,7 @@ class PolicyDaemon:
         self._observe: Callable[[Event], None] = tell_all(
             PolicyMetrics(self._metrics).handlers(), self._log.handlers()
         )
-        self._replica = Replica(config.state_dir)
+        self._replica = Replica(config.state_dir, mend=True)
         self._file = DomainsFile(config.domains.file, config.domains.max_shrink)
         self._answerer = Answerer(build_pipeline(config, self._replica), self._clock, self._observe)
         self._sessions = Sessions(config.policyd.max_connections, self._observe)
