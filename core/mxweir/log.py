@@ -6,10 +6,9 @@ What a stranger can repeat is bounded: decisions by a rate, troubles by being
 summed up.
 """
 
-import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, TextIO, cast
 
 import structlog
@@ -19,14 +18,12 @@ from mxweir.clock import Clock
 from mxweir.config import Log
 from mxweir.events import Decided, Handlers, Notice, Observed, Scanned, Trouble
 from mxweir.logline import jsonline, logfmt
+from mxweir.outlet import Later, Outlet
 
 _SUM_UP_AFTER = 60.0
 """Seconds during which the same trouble is counted instead of written."""
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
-Later = Callable[[Callable[[], None]], object]
-"""Calls something soon, such as at the end of an event loop's turn."""
 
 
 class LogObserver:
@@ -51,7 +48,7 @@ class LogObserver:
         self._unwritten = 0
         self._repeated: dict[str, tuple[float, int, str]] = {}
         self._level = _LEVELS[settings.level]
-        self._lines = _Lines(stream or sys.stderr, later)
+        self._lines = Outlet(stream or sys.stderr, later)
         self._logger = _logger(settings, daemon, self._lines)
 
     def handlers(self) -> Handlers:
@@ -66,6 +63,12 @@ class LogObserver:
     def tick(self) -> None:
         """Write the summaries that are due."""
         now = self._clock()
+        self._lines.write_out()
+        if self._lines.lost:
+            lost, self._lines.lost = self._lines.lost, 0
+            self._logger.warning(
+                "log lines lost", count=lost, reason="whoever reads the log does not keep up"
+            )
         if self._unwritten and now - self._second >= 1.0:
             self._logger.warning("decisions not written", count=self._unwritten, reason="log.decisions")
             self._unwritten = 0
@@ -107,6 +110,7 @@ class LogObserver:
             "queue_id": text_of(facts.queue_id),
             "instance": text_of(facts.instance),
             "state": text_of(facts.state),
+            "context": text_of(facts.context),
             "client": facts.client.address,
             "sender": facts.sender.given,
             "recipient": facts.recipient.given,
@@ -131,9 +135,8 @@ class LogObserver:
         fields["ms"] = round(event.seconds * 1000, 1)
         fields["symbols"] = ",".join(event.symbols)
         del fields["seconds"]
-        self._logger.info(
-            "scan", **{name: value for name, value in fields.items() if value not in ("", None)}
-        )
+        told = {name: value for name, value in fields.items() if name == "sender" or value not in ("", None)}
+        self._logger.info("scan", **told)
 
     def _notice(self, event: Notice) -> None:
         write = self._logger.warning if event.level == "warning" else self._logger.info
@@ -155,33 +158,6 @@ def _observed(observed: tuple[Observed, ...]) -> str:
     return "; ".join(f"{o.rule} {o.key} {o.figure}" for o in observed)
 
 
-class _Lines:
-    """Takes lines and writes them together when `later` comes; a log that cannot be written stops nothing."""
-
-    def __init__(self, stream: TextIO, later: Later | None) -> None:
-        self._stream = stream
-        self._later = later
-        self._waiting: list[str] = []
-
-    def write(self, line: str) -> None:
-        """Take a line."""
-        if not self._waiting and self._later is not None:
-            self._later(self.write_out)
-        self._waiting.append(line)
-
-    def flush(self) -> None:
-        """A line is whole."""
-        if self._later is None:
-            self.write_out()
-
-    def write_out(self) -> None:
-        """Write all that waits."""
-        waiting, self._waiting = self._waiting, []
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write("".join(waiting))
-            self._stream.flush()
-
-
 class _Stamp:
     """Puts time, level and daemon in front; the second's text is made once a second."""
 
@@ -199,7 +175,7 @@ class _Stamp:
         return {"time": stamp, "level": level, "daemon": self._daemon, "event": fields.pop("event"), **fields}
 
 
-def _logger(settings: Log, daemon: str, lines: "_Lines") -> Any:
+def _logger(settings: Log, daemon: str, lines: Outlet) -> Any:
     """A structlog logger of its own, so that nothing is configured for the whole process."""
     render = jsonline if settings.format == "json" else logfmt
     return structlog.wrap_logger(

@@ -2,7 +2,8 @@
 
 LMDB writes by copy and one final page: killed at any instant, or out of disk,
 it has the old content or the new, never half. Readers take no lock and see a
-change at their next lookup, whichever process made it.
+change at their next lookup, whichever process made it; only "ours" may be
+remembered, for a second.
 """
 
 import contextlib
