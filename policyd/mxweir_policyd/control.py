@@ -18,7 +18,8 @@ from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.protocol import ProtocolError, format_request, parse_request
 from mxweir_policyd.session import Answerer
 
-_LARGEST = 256 * 1024
+_LARGEST = 512 * 1024
+"""Bytes in a line; the largest request has 64 KiB, of which JSON may make six times as many."""
 
 
 def control_endpoint(state_dir: Path) -> Unix:
@@ -75,7 +76,7 @@ class ControlServer:
 
 
 def ask(state_dir: Path, question: Mapping[str, Any], timeout: float = 5.0) -> dict[str, Any] | None:
-    """Ask the running daemon; None when there is none. Raises OSError when it does not answer in time."""
+    """Ask the running daemon; None when there is none. Raises OSError when it gives no answer in time."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(timeout)
         try:
@@ -83,6 +84,8 @@ def ask(state_dir: Path, question: Mapping[str, Any], timeout: float = 5.0) -> d
         except (FileNotFoundError, ConnectionRefusedError):
             return None
         client.sendall(json.dumps(question).encode() + b"\n")
-        with client.makefile("rb") as answer:
-            found = json.loads(answer.readline(_LARGEST * 4) or b"{}")
-    return dict(found)
+        with client.makefile("rb") as stream:
+            answer = stream.readline(_LARGEST * 4)
+    if not answer.endswith(b"\n"):
+        raise ConnectionError("the daemon closed the connection without an answer; its log says why")
+    return dict(json.loads(answer))
