@@ -1,0 +1,160 @@
+import asyncio
+import os
+import socket
+import stat
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from mxweir import service
+from mxweir.config import loads
+from mxweir.events import Trouble
+from mxweir.testing import Recorder, SettableClock
+from mxweir_ops.lab.asking import USUAL
+from mxweir_ops.lab.place import temporary_directory
+from mxweir_policyd.app import build_pipeline
+from mxweir_policyd.control import ControlServer, ask, control_endpoint, explain
+from mxweir_policyd.protocol import MAX_REQUEST, ProtocolError, format_request, parse_request
+from mxweir_policyd.relaydomains.match import FROM_COMMAND, Record
+from mxweir_policyd.relaydomains.replica import Replica
+from mxweir_policyd.session import Answerer
+
+CONFIG = '[[limit]]\nname = "sender"\nkey = "sender"\nrate = "2/day"\n'
+
+
+class Daemon:
+    """The answering part of a daemon, with its control socket."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
+        self.recorder = Recorder()
+        self.replica = Replica(state_dir)
+        self.replica.add([Record("example.org")], FROM_COMMAND)
+        pipeline = build_pipeline(loads(CONFIG), self.replica)
+        self.answerer = Answerer(pipeline, SettableClock(), self.recorder)
+        self.listener = service.bind(control_endpoint(state_dir), 0o600)
+
+    async def ask(self, question: dict[str, Any]) -> dict[str, Any] | None:
+        """Ask as the command line does, from another thread."""
+        return await asyncio.to_thread(ask, self.state_dir, question)
+
+
+@pytest_asyncio.fixture
+async def daemon() -> AsyncIterator[Daemon]:
+    with temporary_directory() as directory:
+        made = Daemon(directory)
+        server = await ControlServer(made.answerer, made.recorder).serve(made.listener.socket)
+        async with server:
+            yield made
+        made.listener.close()
+        made.replica.close()
+
+
+async def test_a_request_is_explained_with_its_trail(daemon: Daemon) -> None:
+    found = await daemon.ask({"explain": USUAL})
+    assert found is not None
+    assert [found[name] for name in ("action", "verdict", "check", "rule")] == ["DUNNO", "pass", "", ""]
+    assert [(step["check"], step["outcome"], step["figure"]) for step in found["trail"]] == [
+        ("access", "pass", ""),
+        ("relay", "pass", ""),
+        ("limits", "pass", "0/2"),
+    ]
+
+
+async def test_a_refusal_is_explained_by_its_check_and_rule(daemon: Daemon) -> None:
+    found = await daemon.ask({"explain": USUAL | {"recipient": "x@foreign.example"}})
+    assert found is not None
+    assert [found[name] for name in ("action", "verdict", "check", "rule")] == [
+        "550 5.7.1 foreign.example: relay access denied",
+        "reject",
+        "relay",
+        "unknown domain",
+    ]
+
+
+async def test_what_the_daemon_counted_is_in_the_explanation_and_asking_counts_nothing(
+    daemon: Daemon,
+) -> None:
+    daemon.answerer.answer(parse_request(format_request(USUAL)[:-1]))
+    for _ in range(5):
+        found = await daemon.ask({"explain": USUAL | {"instance": "2.2.2.0"}})
+        assert found is not None
+        assert found["trail"][-1]["figure"] == "1/2"
+
+
+@pytest.mark.parametrize(
+    ("question", "error"),
+    [
+        ({"explain": {"sender": "a\n\nb"}}, "line without name=value"),
+        ({"explain": {"request": "junk"}}, "not request=smtpd_access_policy"),
+        ({"explain": {"sender": "a\0b"}}, "NUL in request"),
+        ({"explain": {"sender": "\ud800"}}, "not a question: UnicodeEncodeError"),
+        ({"explain": ["sender"]}, "not a question: AttributeError"),
+        ({"dump": {}}, "not a question: KeyError"),
+    ],
+)
+async def test_what_is_no_question_is_answered_with_what_is_wrong(
+    daemon: Daemon, question: dict[str, Any], error: str
+) -> None:
+    assert await daemon.ask(question) == {"error": error}
+
+
+async def test_the_largest_request_of_invalid_bytes_fits(daemon: Daemon) -> None:
+    sender = "\udcff" * (MAX_REQUEST - 1000)
+    found = await daemon.ask({"explain": USUAL | {"sender": sender}})
+    assert found is not None
+    assert found["action"] == "DUNNO"
+
+
+async def test_a_line_that_is_far_too_long_is_an_error_for_the_command_and_told_by_the_daemon(
+    daemon: Daemon,
+) -> None:
+    with pytest.raises(OSError, match=r"without an answer|Connection reset|Broken pipe"):
+        await daemon.ask({"explain": {"sender": "x" * 3_000_000}})
+    troubles = [event.what for event in daemon.recorder.events if isinstance(event, Trouble)]
+    assert troubles == ["control connection failed"]
+
+
+async def test_nobody_but_the_owner_may_connect(daemon: Daemon) -> None:
+    status = os.stat(control_endpoint(daemon.state_dir).path)
+    assert stat.S_IMODE(status.st_mode) == 0o600
+
+
+def test_where_no_daemon_runs_there_is_no_answer(tmp_path: Path) -> None:
+    assert ask(tmp_path, {"explain": {}}) is None
+    with temporary_directory() as directory:
+        service.bind(control_endpoint(directory)).socket.close()
+        assert ask(directory, {"explain": {}}) is None
+
+
+def test_a_daemon_that_does_not_answer_in_time_is_an_error() -> None:
+    with temporary_directory() as directory:
+        listener = service.bind(control_endpoint(directory))
+        with pytest.raises(TimeoutError):
+            ask(directory, {"explain": {}}, timeout=0.05)
+        listener.close()
+
+
+def test_a_daemon_that_hangs_up_is_an_error() -> None:
+    with temporary_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(control_endpoint(directory).path)
+        listener.listen()
+        hanging_up = threading.Thread(target=lambda: listener.accept()[0].close())
+        hanging_up.start()
+        with pytest.raises(ConnectionError):
+            ask(directory, {"explain": {}})
+        hanging_up.join()
+
+
+def test_attributes_that_make_no_request_are_a_protocol_error(tmp_path: Path) -> None:
+    replica = Replica(tmp_path)
+    try:
+        pipeline = build_pipeline(loads(""), replica)
+        with pytest.raises(ProtocolError):
+            explain(pipeline, {"": "x"}, SettableClock())
+    finally:
+        replica.close()
