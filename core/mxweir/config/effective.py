@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from mxweir.config.schema import REQUIRED, declared
+from mxweir.config.schema import MASK, REQUIRED, declared
 from mxweir.config.sections import Config
 
 
@@ -32,7 +32,7 @@ def _fill(kind: type[Any], document: Mapping[str, Any]) -> dict[str, Any]:
             written = field.metadata["written"]
             value = document.get(key, None if written is REQUIRED else written)
             if value is not None:
-                filled[key] = "(secret)" if field.metadata["secret"] else value
+                filled[key] = MASK if field.metadata["secret"] else value
     return filled
 
 

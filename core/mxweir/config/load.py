@@ -1,6 +1,7 @@
 """Read a configuration file: all of it is right, or every mistake is told."""
 
 import dataclasses
+import re
 import tomllib
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from mxweir.config.schema import ConfigError, Problem, line_of, read_table
 from mxweir.config.sections import Config
 
 DEFAULT_PATH = Path("/etc/mxweir/mxweir.toml")
+
+_TOML_LINE = re.compile(r"\(at line (\d+),")
 
 _LARGEST = 16 * 2**20
 """Bytes; a list of blocked senders of that size belongs elsewhere."""
@@ -36,12 +39,17 @@ def loads(text: str, source: str = "configuration") -> Config:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(source, [Problem((), f"not valid TOML: {error}")]) from None
+        where = _TOML_LINE.search(str(error))
+        line = int(where[1]) if where else None
+        raise ConfigError(source, [Problem((), f"not valid TOML: {error}", line)]) from None
     found: list[Problem] = []
     config = read_table(Config, document, found)
     if config is None:
         raise AssertionError("the whole configuration has no required key")
-    found.extend(checks.problems(config))
+    # A table with a wrong key in it is not wrong a second time for lacking that key.
+    told = [problem.place for problem in found]
+    found += [p for p in checks.problems(config) if not any(q[: len(p.place)] == p.place for q in told)]
     if found:
-        raise ConfigError(source, [dataclasses.replace(p, line=line_of(text, p.place)) for p in found])
+        placed = [dataclasses.replace(problem, line=line_of(text, problem.place)) for problem in found]
+        raise ConfigError(source, sorted(placed, key=lambda problem: problem.line or 0))
     return dataclasses.replace(config, warnings=tuple(checks.warnings(config)))

@@ -6,7 +6,7 @@ ValueError with a sentence that says what would be right.
 
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -82,9 +82,23 @@ def listed(read: Reader[T]) -> Reader[tuple[T, ...]]:
     def read_all(value: object) -> tuple[T, ...]:
         if not isinstance(value, list):
             raise ValueError(f"{value!r} is not a list in [brackets]")
-        return tuple(read(item) for item in value)
+        return tuple(all_of(read, value))
 
     return read_all
+
+
+def all_of(read: Reader[T], values: Iterable[object]) -> list[T]:
+    """Read every value; a ValueError names all that are wrong."""
+    found: list[T] = []
+    wrong: list[str] = []
+    for value in values:
+        try:
+            found.append(read(value))
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return found
 
 
 def one_or_more(read: Reader[T]) -> Reader[tuple[T, ...]]:

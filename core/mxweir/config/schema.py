@@ -8,6 +8,7 @@ single key of mxweir.
 import dataclasses
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -17,8 +18,13 @@ from mxweir.config.readers import Reader
 T = TypeVar("T")
 S = TypeVar("S")
 
+_HEADER = re.compile(r"\s*\[\[?\s*([\w.\- ]+?)\s*\]\]?\s*(?:#.*)?$")
+
 REQUIRED: Any = object()
 """Stands for the default of a key that must be written."""
+
+MASK = "(secret)"
+"""Stands for the value of a secret key wherever it would be shown."""
 
 Place = tuple[str | int, ...]
 """A key's place in the document: ("policyd", "deadline"), ("limit", 0, "rate")."""
@@ -33,7 +39,9 @@ class Problem:
     line: int | None = None
 
     def __str__(self) -> str:
-        return f"{show(self.place)}: {self.what}" if self.place else self.what
+        text = f"{show(self.place)}: {self.what}" if self.place else self.what
+        # A key in quotes may hold a line end, and this text is one line.
+        return "".join([sign if sign.isprintable() else repr(sign)[1:-1] for sign in text])
 
 
 class ConfigError(Exception):
@@ -121,7 +129,8 @@ def _read(field: "dataclasses.Field[Any]", value: object, problems: list[Problem
         try:
             return cast(object, field.metadata["read"](value))
         except ValueError as error:
-            problems.append(Problem(place, str(error)))
+            what = str(error).replace(repr(value), MASK) if field.metadata["secret"] else str(error)
+            problems.append(Problem(place, what))
     return None
 
 
@@ -141,20 +150,28 @@ def show(place: Place) -> str:
 
 def line_of(source: str, place: Place) -> int | None:
     """The line on which a key, or else its table, is written; None if it cannot be told."""
-    *tables, key = place if place and isinstance(place[-1], str) else (*place, "")
-    wanted = [part for part in tables if isinstance(part, str)]
-    index = next((part for part in reversed(tables) if isinstance(part, int)), 0)
+    names = [part for part in place if isinstance(part, str)]
+    rows = [i for i, part in enumerate(place) if isinstance(part, int)]
+    array = tuple(part for part in place[: rows[-1]] if isinstance(part, str)) if rows else ()
+    row = cast(int, place[rows[-1]]) + 1 if rows else 0
     current: list[str] = []
-    seen: dict[str, int] = {}
-    header = None
+    seen = Counter[tuple[str, ...]]()
+    table = None
     for number, line in enumerate(source.splitlines(), 1):
-        if match := re.match(r"\s*\[\[?\s*([\w.\- ]+?)\s*\]\]?\s*(#.*)?$", line):
-            current = [part.strip() for part in match[1].split(".")]
-            seen[match[1]] = seen.get(match[1], -1) + 1
-            if current == [*wanted, key] and seen.get(".".join(wanted), 0) == index:
-                return number
-        if current == wanted and seen.get(".".join(wanted), 0) == index:
-            header = header or (number if wanted else None)
-            if key and re.match(rf"\s*[\"']?{re.escape(str(key))}[\"']?\s*[=.]", line):
-                return number
-    return header
+        if header := _HEADER.match(line):
+            current = [part.strip() for part in header[1].split(".")]
+            seen[tuple(current)] += 1
+        if seen[array] != row or len(current) < len(array) or current != names[: len(current)]:
+            continue
+        rest = names[len(current) :]
+        if (header and not rest) or (rest and _writes(rest, line)):
+            return number
+        if (header and len(rest) == 1) or _writes(rest[:-1], line):
+            table = table or number
+    return table
+
+
+def _writes(names: Sequence[str], line: str) -> bool:
+    """Whether the line gives this key, dotted or not, a value."""
+    dotted = r"\s*\.\s*".join(rf"[\"']?{re.escape(name)}[\"']?" for name in names)
+    return bool(names) and re.match(rf"\s*{dotted}\s*[=.]", line) is not None

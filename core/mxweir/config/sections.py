@@ -19,7 +19,8 @@ UNLIMITED = "unlimited"
 def _overrides(value: object) -> dict[str, Rate | None]:
     if not isinstance(value, dict):
         raise ValueError('overrides are a table: { "postmaster@example.org" = "2000/minute" }')
-    return {key: None if rate == UNLIMITED else read.rate(rate) for key, rate in value.items()}
+    rates = read.all_of(lambda rate: None if rate == UNLIMITED else read.rate(rate), value.values())
+    return dict(zip(value, rates, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
