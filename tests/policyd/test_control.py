@@ -143,7 +143,11 @@ def test_a_daemon_that_hangs_up_is_an_error() -> None:
     with temporary_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(control_endpoint(directory).path)
         listener.listen()
-        hanging_up = threading.Thread(target=lambda: listener.accept()[0].close())
+
+        def hang_up() -> None:
+            listener.accept()[0].close()
+
+        hanging_up = threading.Thread(target=hang_up)
         hanging_up.start()
         with pytest.raises(ConnectionError):
             ask(directory, {"explain": {}})
