@@ -35,8 +35,10 @@ class Writer:
     def steps(self) -> Iterator[None]:
         """Write; raises OSError (a full disk), and then the former snapshot is still there."""
         beside = self._path.with_suffix(".new")
+        # A file of its own, even if another writer was stopped half-way and has yet to let go of his.
+        beside.unlink(missing_ok=True)
         try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 total = check = 0
                 file.write(_line({"format": _FORMAT, "now": self._now}))
