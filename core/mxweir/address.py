@@ -29,6 +29,9 @@ NULL_SENDER = "<>"
 _LONGEST = 320
 """Characters in a key before it is hashed; the longest address of RFC 5321 §4.5.3.1 has 320."""
 
+_LONGEST_DOMAIN = 255
+"""Characters in a domain (RFC 5321 §4.5.3.1.2); what is longer is neither encoded nor remembered."""
+
 _DOT = re.compile("[.\u3002\uff0e\uff61]")
 """What separates labels (RFC 3490 §3.1)."""
 
@@ -62,14 +65,18 @@ def split(address: str) -> tuple[str, str]:
     return (local, domain) if at else (domain, "")
 
 
-@lru_cache(maxsize=8192)
 def fold_domain(domain: str) -> str:
     """Lower-case A-labels without the closing dot (IDNA 2008 with the mapping of UTS 46).
 
     A label that is not valid stays as it is in lower case: the name is still a
     key, and may lie below a valid one.
     """
-    if not domain.isascii() and len(domain) <= 255:
+    return _fold_domain(domain) if len(domain) <= _LONGEST_DOMAIN else bounded(domain.lower().rstrip("."))
+
+
+@lru_cache(maxsize=8192)
+def _fold_domain(domain: str) -> str:
+    if not domain.isascii():
         domain = ".".join([_a_label(label) for label in _DOT.split(domain)])
     return bounded(domain.lower().rstrip("."))
 

@@ -25,6 +25,9 @@ T = TypeVar("T")
 _CACHED = 16_384
 """Folds remembered of each kind; an entry takes about half a kilobyte."""
 
+_LONGEST_REMEMBERED = 512
+"""Bytes; what is longer is no honest address and is folded each time, so that it fills no memory."""
+
 
 class Client(NamedTuple):
     """Who connects: address in canonical form, and the network it is counted as."""
@@ -74,9 +77,13 @@ class Facts(NamedTuple):
         return int(self.size) if self.size.isdigit() and len(self.size) < 19 else 0
 
 
-@lru_cache(maxsize=1024)
 def fold_word(raw: bytes) -> str:
     """A HELO name or a SASL user; case does not tell two apart."""
+    return _fold_word(raw) if len(raw) <= _LONGEST_REMEMBERED else _fold_word.__wrapped__(raw)
+
+
+@lru_cache(maxsize=1024)
+def _fold_word(raw: bytes) -> str:
     return address.bounded(address.text_of(raw).lower())
 
 
@@ -108,9 +115,11 @@ class Folds(dict[bytes, T]):
 
     def __missing__(self, raw: bytes) -> T:
         """Fold, and remember."""
-        if len(self) >= _CACHED:
-            self.clear()
-        folded = self[raw] = self._fold(address.text_of(raw))
+        folded = self._fold(address.text_of(raw))
+        if len(raw) <= _LONGEST_REMEMBERED:
+            if len(self) >= _CACHED:
+                self.clear()
+            self[raw] = folded
         return folded
 
 

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 
 from mxweir.events import Event
+from mxweir.facts import Facts, Folder
+
+_FOLDER = Folder()
 
 
 @dataclass
@@ -29,3 +32,22 @@ class Recorder:
     def __call__(self, event: Event) -> None:
         """Keep one event."""
         self.events.append(event)
+
+
+def question(
+    client: str = "192.0.2.1",
+    sender: str = "alice@a.example",
+    recipient: str = "bob@b.example",
+    *,
+    folder: Folder = _FOLDER,
+    state: str = "RCPT",
+    **others: str,
+) -> Facts:
+    """Facts of a policy question; `others` are helo, sasl_username, context, instance, queue_id, size."""
+    raw = {name: others.get(name, "").encode() for name in Facts._fields[3:]} | {"state": state.encode()}
+    return Facts(
+        folder.client[client.encode()],
+        folder.sender[sender.encode()],
+        folder.recipient[recipient.encode()],
+        **raw,
+    )
