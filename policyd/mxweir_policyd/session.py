@@ -115,7 +115,7 @@ class Session(asyncio.Protocol):
     def pause_writing(self) -> None:
         """A peer that asks and does not read its answers is no smtpd; close before its answers pile up."""
         self._sessions.observe(Trouble("peer does not read its answers", "connection closed"))
-        self.close()
+        self._transport.abort()  # close() would wait until everything is sent, which it never is
 
     def close(self) -> None:
         """Close the connection."""
