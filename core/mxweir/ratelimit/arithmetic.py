@@ -7,12 +7,14 @@ event at that pace. Somebody who keeps to the pace is never ahead of it; somebod
 who is faster gets ahead, and may be ahead by at most `burst` events.
 
 Times are counted here in *events at the limit's own pace*, not in seconds: now
-is `seconds × rate`. Then every accepted event adds a whole number, sums of whole
-numbers are exact in a double, and a burst of 400 is 400, never 399 because of
-rounding. (In seconds, 1/rate is seldom exact, and the error adds up.)
+is `seconds × rate`. Then every accepted event adds a whole number, and nothing
+adds up: a burst of 400 is 400. (In seconds, 1/rate is seldom exact, and the error
+grows with every event.) What is left is the last bit of a double, 2⁻¹⁸ of an event
+at 600/minute; it is forgiven as `ROUNDING`, so that neither a burst nor somebody
+who sends at exactly the pace is refused for it.
 
     events in use    = max(TAT, now) − now
-    may cost c pass? = in use + c ≤ burst
+    may cost c pass? = in use + c ≤ burst + ROUNDING
     if so            TAT ← max(TAT, now) + c
     if not           free again after (in use + c − burst) / rate seconds
 
@@ -37,6 +39,9 @@ SLICES = 60
 """Parts of a sliding window: one second of a minute, 24 minutes of a day."""
 
 
+ROUNDING = 2.0**-10
+"""Events by which a burst may be exceeded: a double's last bit at 5·10¹², thousands of events a second."""
+
 Answer = tuple[float, float, M]
 """What a limit says: how much is used; seconds until it could pass (0: now); what to remember if it does."""
 
@@ -45,7 +50,7 @@ def gcra(tat: float, now: float, cost: float, burst: float, rate: float) -> Answ
     """Ask a GCRA counter; times in events at the pace of `rate` a second, `cost` and `burst` in events."""
     turn = tat if tat > now else now
     excess = turn + cost - now - burst
-    return turn - now, (excess / rate if excess > 0.0 else 0.0), turn + cost
+    return turn - now, (excess / rate if excess > ROUNDING else 0.0), turn + cost
 
 
 class Slices:

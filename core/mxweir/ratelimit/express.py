@@ -33,6 +33,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mxweir.facts import READERS, Facts
+from mxweir.ratelimit.arithmetic import ROUNDING
 from mxweir.ratelimit.memory import GcraTable
 
 Express = Callable[[Facts, float], bool]
@@ -55,7 +56,12 @@ def write_express(limits: Sequence[tuple[Sequence[str], GcraTable]], separator: 
     asks: list[str] = []
     charges: list[str] = []
     for i, (keys, table) in enumerate(limits):
-        names |= {f"table{i}": table, f"rate{i}": table.rate, f"burst{i}": table.burst, f"own{i}": table.own}
+        names |= {
+            f"table{i}": table,
+            f"rate{i}": table.rate,
+            f"burst{i}": table.burst + ROUNDING,
+            f"own{i}": table.own,
+        }
         asks += _ask(i, [_PLACES.get(key, f"read_{key}(facts)") for key in keys], separator, bool(table.own))
         charges += [
             f"if len(table{i}.young) < table{i}.half:",

@@ -10,12 +10,14 @@ true. Postfix's policy_context narrows it further: `limits` runs those by
 recipient, `message` those by message and byte, none runs both.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from mxweir.config import LimitRule
 from mxweir.events import Observed
 from mxweir.facts import READERS, Facts, Folder
+from mxweir.ratelimit.arithmetic import ROUNDING
 from mxweir.ratelimit.express import Express, write_express
 from mxweir.ratelimit.memory import DistinctTable, GcraTable, Pace, Paces, Repeats, Row, Table, WindowTable
 from mxweir.ratelimit.rate import Rate
@@ -77,7 +79,7 @@ class Limit:
     def figure(self, key: str, used: float) -> str:
         """`33/1000`."""
         capacity = self.table.capacity(key)
-        return f"{-int(-used // 1)}/{'unlimited' if capacity == float('inf') else int(capacity)}"
+        return f"{math.ceil(used - ROUNDING)}/{'unlimited' if capacity == float('inf') else int(capacity)}"
 
 
 class Plan(NamedTuple):
