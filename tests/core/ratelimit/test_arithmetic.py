@@ -78,10 +78,10 @@ def test_a_burst_is_exact_at_any_rate_and_any_time(rate, burst, now):
     assert passed == burst
 
 
-def test_a_burst_is_exact_even_where_the_doubles_lose_a_bit():
-    rate = 5 / 7
+@pytest.mark.parametrize("before", range(1, 400, 21))
+def test_a_burst_is_exact_even_where_the_doubles_lose_a_bit(before):
+    now = (2.0**33 - before * 1.01) / (5 / 7)
     counter = Gcra(5, 7, 400)
-    now = (2.0**33 - 13.1) / rate
     passed = 0
     while not counter.step(now, 1.0)[1]:
         passed += 1
