@@ -114,24 +114,26 @@ def _bind_inet(endpoint: Inet) -> Listener:
 
 def _bind_unix(endpoint: Unix, mode: int, group: str) -> Listener:
     path = endpoint.path
+    gid = _gid(group) if group else -1
     _clear_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(listener.close)
         # Bound with no permissions at all, so that nobody slips in before they are right.
         before = os.umask(0o777)
         try:
             listener.bind(path)
         finally:
             os.umask(before)
-        if group:
-            os.chown(path, -1, _gid(group))
+        # Left behind like this, it would stay in the way of a daemon that is not root.
+        undo.callback(os.unlink, path)
+        os.chown(path, -1, gid)
         os.chmod(path, mode)
         listener.listen(BACKLOG)
         listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
-    return Listener(listener, endpoint, os.stat(path).st_ino)
+        inode = os.stat(path).st_ino
+        undo.pop_all()
+    return Listener(listener, endpoint, inode)
 
 
 def _gid(group: str) -> int:
