@@ -76,6 +76,7 @@ def test_three_messages_pass_and_the_fourth_gets_the_reply_on_the_page(
         assert pipeline.decide(pipeline.facts(relay), 1000.0 + number / 20).reply == "DUNNO"
         replies.append(pipeline.decide(pipeline.facts(asked), 1000.0 + number / 20).reply)
     assert replies[:3] == ["DUNNO"] * 3
+    assert replies[3].startswith("550 ")
     assert format_reply(replies[3]).decode() in PAGE
     assert format_reply(replies[0]).decode() in PAGE
 
