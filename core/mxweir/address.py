@@ -32,10 +32,11 @@ _LONGEST = 320
 _LONGEST_DOMAIN = 255
 """Characters in a domain (RFC 5321 §4.5.3.1.2); what is longer is neither encoded nor remembered."""
 
-_DOT = re.compile("[.\u3002\uff0e\uff61]")
+_DOTS = ".\u3002\uff0e\uff61"
 """What separates labels (RFC 3490 §3.1)."""
 
-_NO_DOMAIN = re.compile("@[@.\u3002\uff0e\uff61]*$")
+_DOT = re.compile(f"[{_DOTS}]")
+
 _BATV = re.compile(r"(?:prvs|btv1|msprvs1)=+[^=]*=+(?P<local>.+)", re.DOTALL)
 _BATV_SWAPPED = re.compile(r"prvs=(?P<local>[^=]+)=[0-9a-f]{10}")
 # The hash and the day have no dot and a domain has one. So what is folded already is told from what is not.
@@ -61,7 +62,9 @@ def split(address: str) -> tuple[str, str]:
 
     An `@` with no domain behind it counts for nothing: nobody gets a new key by adding some.
     """
-    local, at, domain = _NO_DOMAIN.sub("", address).rpartition("@")
+    # No regular expression: one that looks for an end tries again at each of two thousand @ (20 ms).
+    end = address.find("@", len(address.rstrip("@" + _DOTS)))
+    local, at, domain = (address if end < 0 else address[:end]).rpartition("@")
     return (local, domain) if at else (domain, "")
 
 

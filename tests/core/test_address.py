@@ -1,3 +1,6 @@
+import re
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -226,3 +229,19 @@ def test_tags_nested_a_thousand_deep_are_no_trouble():
 def test_bytes_that_are_no_utf8_are_written_out():
     assert text_of(b"caf\xe9@example.org") == "caf\\xe9@example.org"
     assert text_of("caf\xe9@example.org".encode()) == "caf\xe9@example.org"
+
+
+@given(st.text("@.\u3002ab", max_size=12))
+def test_an_at_sign_with_no_domain_behind_it_counts_for_nothing(address: str) -> None:
+    assert split(address) == split(re.sub("@[@.\u3002]*$", "", address))
+    assert split(address) == split(address + "@.")
+
+
+def test_splitting_takes_time_by_the_length_of_an_address_and_not_by_its_square() -> None:
+    def seconds(length: int) -> float:
+        address = "@" * length + "x"
+        began = time.perf_counter()
+        split(address)
+        return time.perf_counter() - began
+
+    assert min(seconds(64_000) for _ in range(5)) < 100 * max(1e-6, *(seconds(4000) for _ in range(5)))
