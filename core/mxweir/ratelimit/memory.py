@@ -22,6 +22,9 @@ Row = tuple[str, Any]
 """A counter on its way to a file or to a table with another rate: key, and numbers in JSON's types."""
 
 _DROPPED_A_TICK = 50_000
+_LATE = 0.999
+"""Of a part of a window, when it is told in seconds: at its very end, rounding could make it the next one."""
+
 _NO_SLICES = Slices()
 _NOTHING_SEEN = Seen()
 
@@ -197,19 +200,21 @@ class WindowTable(Generations[Slices]):
         super().put(key, slices)
 
     def rows(self, now: float) -> Iterator[Row]:
-        """Key and [age in seconds of each part, events]."""
+        """Key and [age in seconds of each part, events]; a part is as old as its last moment."""
         for key, slices in self.items():
             width = self._paces.of(key).period / SLICES
             if slices.counts:
-                yield key, [[now - part * width, count] for part, count in slices.counts.items()]
+                yield key, [[now - (part + _LATE) * width, count] for part, count in slices.counts.items()]
 
     def load(self, rows: Iterable[Row], now: float, elapsed: float) -> None:
         """Take over the parts that are still within the window."""
         for key, parts in rows:
-            period = self._paces.of(key).period
+            width = self._paces.of(key).period / SLICES
+            current = int(now // width)
             for age, count in parts:
-                if age + elapsed <= period * (1 + 1 / SLICES):
-                    self.put(key, (int((now - max(0.0, age + elapsed)) // (period / SLICES)), count))
+                part = min(int((now - age - elapsed) // width), current)
+                if part >= current - SLICES:
+                    self.put(key, (part, count))
 
 
 class DistinctTable(Generations[Seen]):
@@ -234,8 +239,10 @@ class DistinctTable(Generations[Seen]):
         seen = self.get(key, _NOTHING_SEEN)
         if seen is _NOTHING_SEEN:
             seen = Seen()
-        self._values += mark[0] not in seen
+        # A key that comes up from the old generation brings all its values along.
+        counted = len(seen) if key in self.young else 0
         seen.see(*mark)
+        self._values += len(seen) - counted
         super().put(key, seen)
         if self._values >= self.half:
             self.turn()
