@@ -197,12 +197,15 @@ class Replica:
         return environment
 
     def _adopt_owner(self, directory: Path) -> None:
-        """What root creates must stay writable for the daemon, whose directory it is."""
+        """What root creates must stay writable for the daemon, whose directory it is.
+
+        Links are not followed: who can write there must not get other files of root's by one.
+        """
         if os.geteuid() != 0:
             return
         owner = directory.stat()
         for path in self.path.parent.glob(f"{self.path.name}*"):
-            os.chown(path, owner.st_uid, owner.st_gid)
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 _DAMAGED = 3

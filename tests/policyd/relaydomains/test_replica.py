@@ -1,3 +1,4 @@
+import os
 import resource
 import signal
 import subprocess
@@ -388,3 +389,15 @@ print(replica.find("d1.example").state.name, replica.find("new1.example").state.
         assert hear(other) == "OURS NOT_OURS\n"
     with closed(Replica(tmp_path)) as replica:
         assert names(replica) == set(numbered(100))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_gives_away_its_files_and_not_what_a_link_points_to(tmp_path: Path) -> None:
+    state, precious = tmp_path / "state", tmp_path / "precious"
+    state.mkdir()
+    precious.touch()
+    (state / "domains.lmdb-link").symlink_to(precious)
+    os.chown(state, 65534, 65534)
+    Replica(state).close()
+    assert (state / "domains.lmdb").stat().st_uid == 65534
+    assert precious.stat().st_uid == 0
