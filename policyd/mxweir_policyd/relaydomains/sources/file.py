@@ -28,7 +28,10 @@ class DomainList(NamedTuple):
 
 
 def read_domains(path: Path, origin: int) -> DomainList:
-    """Read a domains file; raises OSError. A domain that stands twice counts as it stood last."""
+    """Read a domains file; raises OSError. A domain that stands twice counts as it stood last.
+
+    But for its subdomains: with both `.example.org` and `example.org`, as in Postfix's tables, all are ours.
+    """
     found = DomainList({}, [])
     with path.open("rb") as file:
         number = 0
@@ -47,5 +50,8 @@ def read_domains(path: Path, origin: int) -> DomainList:
                 found.bad.append(BadLine(number, str(error)))
             else:
                 if record is not None:
+                    former = found.records.get(record.domain)
+                    if former is not None and former.subdomains:
+                        record = record._replace(subdomains=True)
                     found.records[record.domain] = record
     return found

@@ -93,3 +93,10 @@ def test_whatever_a_file_holds_each_line_is_a_domain_a_comment_or_told(path: Pat
     assert all(1 <= bad.number <= len(lines) for bad in found.bad)
     assert len(found.records) + len(found.bad) <= len(lines)
     assert all(bad.what.isprintable() for bad in found.bad)
+
+
+@pytest.mark.parametrize("lines", [b".example.org\nexample.org\n", b"example.org\n.example.org\n"])
+def test_a_domain_that_stands_with_its_subdomains_and_without_stands_with_them(
+    path: Path, lines: bytes
+) -> None:
+    assert [record.line() for record in read(path, lines).records.values()] == [".example.org"]
