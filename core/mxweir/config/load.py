@@ -38,7 +38,8 @@ def loads(text: str, source: str = "configuration") -> Config:
     """Check a configuration given as text; `source` names it in messages."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # tomllib lets through what int() says of 5,000 digits, and what becomes of 5,000 brackets.
         where = _TOML_LINE.search(str(error))
         line = int(where[1]) if where else None
         raise ConfigError(source, [Problem((), f"not valid TOML: {error}", line)]) from None

@@ -209,3 +209,9 @@ def test_overrides_are_checked_by_the_prefixes_of_this_very_file():
     rule += 'overrides = { "192.0.2.0/28" = "2/day" }\n'
     loads("[keys]\nipv4_prefix = 28\n" + rule)
     assert 'write "192.0.2.0/24"' in told(rule)
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 5000 + "]" * 5000, "x = " + "1" * 5000])
+def test_what_the_toml_parser_stumbles_over_is_a_mistake_like_any_other(text: str) -> None:
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        loads(text)
