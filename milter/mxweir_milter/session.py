@@ -156,12 +156,12 @@ class Session:
         transaction = self._current()
         transaction.ended = self._monotonic()
         transaction.queue_id = macros.get("i", "") or transaction.queue_id
-        if reason := _hindrance(transaction):
-            return self.conclude(Failed(reason))
         if transaction.forged.too_many:
             self._transaction = None
             answer = changes.too_many()
             return Concluded(answer, self._event(transaction, answer, Outcome.REJECTED))
+        if reason := _hindrance(transaction):
+            return self.conclude(Failed(reason))
         content = transaction.content.together()
         message = Message(self._client, transaction.envelope(), content, self._clock())
         return Wanted(message, Deadline.after(transaction.policy.deadline, self._monotonic))

@@ -190,6 +190,14 @@ def test_a_message_with_too_many_forged_fields_is_refused_unscanned():
     assert concluded.answer.reply is not None
 
 
+def test_a_message_with_too_many_forged_fields_is_refused_however_large_it_is():
+    setting = Setting()
+    setting.envelope()
+    concluded = setting.content(headers=[(b"X-Spam-Flag", b" NO" + b"x" * 1000)] * 5000)
+    assert isinstance(concluded, Concluded)
+    assert concluded.event.outcome == "rejected"
+
+
 def test_forged_fields_are_removed_also_from_mail_that_is_not_scanned():
     setting = Setting()
     setting.envelope()
