@@ -18,7 +18,7 @@ class DomainsFile:
     def __init__(self, path: Path, max_shrink: float) -> None:
         self._path = path
         self._max_shrink = max_shrink
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
 
     def changed(self) -> bool:
         """Whether the file is another one than at the last `load`."""
@@ -45,9 +45,10 @@ class DomainsFile:
         else:
             observe(notice("domains loaded", file=str(self._path), **changed._asdict()))
 
-    def _signature(self) -> tuple[int, int, int] | None:
+    def _signature(self) -> tuple[int, ...] | None:
         try:
             status = os.stat(self._path)
         except OSError:
             return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        # The change time too: a file that could not be read may be mended by chmod alone.
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino

@@ -1,4 +1,5 @@
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,3 +140,14 @@ def test_a_table_that_cannot_be_changed_is_told(path: Path, replica: Replica) ->
     (told,) = load(DomainsFile(path, 0.2), replica)
     assert isinstance(told, Trouble)
     assert (told.what, told.level) == ("domains file not loaded", "error")
+
+
+def test_a_file_that_chmod_has_made_readable_has_changed(path: Path, replica: Replica) -> None:
+    path.write_text("example.org\n")
+    path.chmod(0)
+    file = DomainsFile(path, 0.2)
+    load(file, replica)
+    assert not file.changed()
+    time.sleep(0.02)  # the kernel's clock for files turns every few milliseconds
+    path.chmod(0o644)
+    assert file.changed()
