@@ -88,6 +88,7 @@ class PolicyDaemon:
         self._servers: list[asyncio.AbstractServer] = []
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Lock()
+        self._loading = asyncio.Lock()
         self._not_ready = "starting"
         self._turned = monotonic()
 
@@ -245,10 +246,14 @@ class PolicyDaemon:
                 await self._load_domains()
 
     async def _load_domains(self) -> None:
-        """In a thread: a large file takes seconds, and questions are answered meanwhile."""
+        """In a thread: a large file takes seconds, and questions are answered meanwhile.
+
+        One at a time, or a slow load of a former file could come out on top of a newer one.
+        """
         loop = asyncio.get_running_loop()
         events: list[Event] = []
-        await loop.run_in_executor(None, self._file.load, self._replica, events.append)
+        async with self._loading:
+            await loop.run_in_executor(None, self._file.load, self._replica, events.append)
         for event in events:
             self._observe(event)
 
