@@ -60,7 +60,8 @@ def _attributes(args: argparse.Namespace) -> dict[str, str]:
     text = sys.stdin.buffer.read(MAX_REQUEST + 1)
     if len(text) > MAX_REQUEST:
         raise ProtocolError("request too large")
-    lines = text.decode("utf-8", "surrogateescape").split("\n\n")[0].splitlines()
+    # Lines end in a newline and nothing else: clients may send form feeds, and Postfix passes them on.
+    lines = text.decode("utf-8", "surrogateescape").replace("\r\n", "\n").split("\n\n")[0].split("\n")
     pairs = [line.partition("=") for line in lines if line]
     if not pairs or not all(equals for _, equals, _ in pairs):
         raise ProtocolError("stdin holds no policy request: lines of name=value, as Postfix sends them")
