@@ -59,7 +59,7 @@ def test_the_removal_takes_away_everything_that_is_installed(documents: dict[str
         assert place in told
 
 
-@pytest.mark.parametrize("word", ["localhost:", "/root/", "/work/", "/tmp/"])
+@pytest.mark.parametrize("word", ["localhost:", "/root/", "/home/", "/tmp/"])
 def test_no_document_names_a_place_of_the_machine_it_was_written_on(
     documents: dict[str, str], word: str
 ) -> None:
