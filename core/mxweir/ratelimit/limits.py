@@ -129,8 +129,11 @@ class Limits:
             if wait <= 0.0:
                 charges.append((limit.table, key, mark))
             elif limit.observe:
+                limit.table.keep(key)
                 observed += (Observed(limit.name, show_key(key), limit.figure(key, used)),)
             else:
+                for table, asked, _ in (*charges, (limit.table, key, None)):
+                    table.keep(asked)
                 return Outcome(Refusal(limit, show_key(key), limit.figure(key, used), wait), observed)
         for table, key, mark in charges:
             table.put(key, mark)

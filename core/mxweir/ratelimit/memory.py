@@ -71,6 +71,11 @@ class Generations(Generic[V]):
             young = self.young
         young[key] = value
 
+    def keep(self, key: str) -> None:
+        """Let a key live on as it is: who is refused is not charged, and still goes on sending."""
+        if key not in self.young and (found := self.old.get(key)) is not None:
+            Generations.put(self, key, found)
+
     def resize(self, capacity: int) -> None:
         """Set another bound; it holds from the next new key on."""
         self.half = max(1, capacity // 2)
@@ -104,6 +109,9 @@ class Table(Protocol):
 
     def put(self, key: str, mark: Any) -> None:
         """Count it; `mark` is what `ask` said to remember."""
+
+    def keep(self, key: str) -> None:
+        """The key was asked about and not charged; it is no less in use for that."""
 
     def capacity(self, key: str) -> float:
         """How much the key may use at once."""
@@ -246,6 +254,12 @@ class DistinctTable(Generations[Seen]):
         super().put(key, seen)
         if self._values >= self.half:
             self.turn()
+
+    def keep(self, key: str) -> None:
+        """Let a key live on, with all its values."""
+        if key not in self.young:
+            self._values += len(self.old.get(key, _NOTHING_SEEN))
+        super().keep(key)
 
     def turn(self) -> None:
         """Start a new generation."""
