@@ -5,6 +5,7 @@ carry the rest of the operator's side in its memory.
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -40,8 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for file in dict.fromkeys([called] if called else _FILES.values()):
         import_module(f"mxweir_ops.commands.{file}").add_parser(subparsers)
     args = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names may hold anything, and what is exported must not depend on who exports it.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        return int(args.run(args))
+        status = int(args.run(args))
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -49,7 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mxweir {arguments[0]}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return 1
+    except OSError as error:
+        print(f"mxweir {arguments[0]}: {error.filename or 'stdout'}: {error.strerror}", file=sys.stderr)
+        _give_up_stdout()
+        return 2
     except KeyboardInterrupt:
         return 130
+    return status
+
+
+def _give_up_stdout() -> None:
+    """What could not be written must not be tried again, and fail again, at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from typing import Any
 
-from mxweir.config import load
+from mxweir.config import ConfigError, load
 from mxweir.config.effective import effective, to_toml
 from mxweir_ops import postfix
 from mxweir_ops.options import add_config, add_json
@@ -26,15 +26,20 @@ def add_parser(subparsers: Any) -> None:
         verb = verbs.add_parser(name, help=text)
         verb.set_defaults(run=run)
         add_config(verb)
-        if name != "postfix":
-            add_json(verb)
+        add_json(verb)
 
 
 def check(args: argparse.Namespace) -> int:
-    """Exit status 0 when the file can be used, 2 when not (the caller prints the mistakes)."""
-    config = load(args.config)
+    """Exit status 0 when the file can be used, 2 when not (the caller prints the mistakes as text)."""
+    try:
+        config = load(args.config)
+    except ConfigError as error:
+        if not args.json:
+            raise
+        print(json.dumps({"file": str(args.config), "mistakes": error.lines(), "warnings": []}))
+        return 2
     if args.json:
-        print(json.dumps({"file": str(args.config), "warnings": list(config.warnings)}))
+        print(json.dumps({"file": str(args.config), "mistakes": [], "warnings": list(config.warnings)}))
         return 0
     for warning in config.warnings:
         print(f"{args.config}: warning: {warning}")
@@ -45,7 +50,7 @@ def check(args: argparse.Namespace) -> int:
 def show(args: argparse.Namespace) -> int:
     """Print the values in force."""
     load(args.config)
-    document = effective(args.config.read_text())
+    document = effective(args.config.read_text(encoding="utf-8"))
     print(
         json.dumps(document, default=str, indent=2) if args.json else to_toml(document),
         end="\n" if args.json else "",
@@ -56,10 +61,11 @@ def show(args: argparse.Namespace) -> int:
 def print_postfix(args: argparse.Namespace) -> int:
     """Print what Postfix needs."""
     config = load(args.config)
-    print("# --- main.cf")
-    print("\n".join(postfix.main_cf(config, _queue_directory())))
-    print("\n# --- master.cf")
-    print("\n".join(postfix.master_cf()))
+    main_cf, master_cf = postfix.main_cf(config, _queue_directory()), postfix.master_cf()
+    if args.json:
+        print(json.dumps({"main.cf": main_cf, "master.cf": master_cf}))
+    else:
+        print("\n".join(["# --- main.cf", *main_cf, "", "# --- master.cf", *master_cf]))
     return 0
 
 
