@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mxweir import http, service
 from mxweir.clock import system_clock
 from mxweir.config import Config, ConfigError, load
-from mxweir.events import Event, Trouble, notice, tell_all
+from mxweir.events import Event, Trouble, notice, tell_all, warning
 from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, ScanMetrics
 from mxweir_milter import engines
@@ -70,7 +70,7 @@ class MilterDaemon:
     """Wires everything; nothing else builds objects that live as long as the daemon."""
 
     def __init__(self, config: Config, path: Path) -> None:
-        self._config = config
+        self._config = self._started_with = config
         self._path = path
         self._policy = build_policy(config)
         clock = system_clock()
@@ -146,9 +146,9 @@ class MilterDaemon:
         service.notify("READY=1")
 
     def _warn(self, config: Config) -> None:
-        for warning in config.warnings:
-            if warning.startswith("milter."):
-                self._observe(Trouble("configuration warning", warning))
+        for text in config.warnings:
+            if text.startswith("milter."):
+                self._observe(Trouble("configuration warning", text))
 
     # While it runs
 
@@ -186,18 +186,18 @@ class MilterDaemon:
             config = load(self._path)
         except ConfigError as error:
             for line in error.lines():
-                self._observe(notice("configuration not reloaded", problem=line))
+                self._observe(warning("configuration not reloaded", why=line))
             self._observe(Trouble("configuration not reloaded", "the former one stays in force", "error"))
         else:
             self._take(config)
         service.notify("READY=1")
 
     def _take(self, config: Config) -> None:
-        old, new = self._config, config
+        old, new = self._started_with, config
         fixed = [f"milter.{key}" for key in _FIXED if getattr(new.milter, key) != getattr(old.milter, key)]
         fixed += ["log"] if new.log != old.log else []
         if fixed:
-            self._observe(notice("needs a restart to take effect", keys=" ".join(fixed)))
+            self._observe(warning("needs a restart to take effect", keys=" ".join(fixed)))
         self._loop.scanner = self._scanner(config)
         self._policy = build_policy(config)
         self._config = config

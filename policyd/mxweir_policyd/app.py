@@ -67,7 +67,8 @@ class PolicyDaemon:
     """Wires everything; nothing else builds objects that live as long as the daemon."""
 
     def __init__(self, config: Config, path: Path) -> None:
-        self._config = config
+        self._config = config  # as at the start: what a reload can change, it changes where it is used
+        self._drain_time = config.policyd.drain
         self._path = path
         self._clock = system_clock()
         self._log = LogObserver(
@@ -126,7 +127,8 @@ class PolicyDaemon:
 
     def _load_state(self) -> None:
         if aside := self._replica.put_aside:
-            hint = "the domains file fills a new one; import again what was given by command"
+            hint = "the domains file fills a new one; what it lacks gets 450 until you have imported again what was "
+            hint += "given by command, or said: mxweir domains verify --accept"
             self._observe(Trouble("domain table damaged", f"kept as {aside}; {hint}", "error"))
         path = snapshot_path(self._config.state_dir)
         try:
@@ -299,6 +301,7 @@ class PolicyDaemon:
         fixed += [key for key in ("state_dir", "log") if getattr(config, key) != getattr(self._config, key)]
         if fixed:
             self._observe(warning("needs a restart to take effect", keys=" ".join(fixed)))
+        self._drain_time = config.policyd.drain
         pipeline = build_pipeline(config, self._replica)
         pipeline.limits.adopt(self._answerer.pipeline.limits, self._clock())
         self._answerer.pipeline = pipeline
@@ -313,7 +316,7 @@ class PolicyDaemon:
         self._not_ready = "stopping"
         service.notify("STOPPING=1")
         self._close_listeners()
-        until = monotonic() + self._config.policyd.drain
+        until = monotonic() + self._drain_time
         while self._sessions.open and monotonic() < until:
             await asyncio.sleep(0.05)
             self._sessions.close_idle()

@@ -41,7 +41,7 @@ def limited(refusal: Refusal, observed: tuple[Observed, ...]) -> Decision:
     limit = refusal.limit
     reject = limit.rule.refuse == "reject"
     code = "550 5" if reject else "450 4"
-    allowed = f"limit {limit.name}, {limit.rule.rate}"
+    allowed = f"limit {limit.name}, {refusal.rate}"
     if limit.about_mailbox:
         text = f"{code}.2.1 This recipient is getting too much mail ({allowed})"
     elif limit.rule.distinct:

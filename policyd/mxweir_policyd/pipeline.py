@@ -29,6 +29,7 @@ from mxweir_policyd.relaydomains.match import Match, State
 CONTEXTS = (b"", b"relay", b"limits", b"message")
 
 _OURS = State.OURS
+_REFUSALS = {State.NOT_OURS: relay_denied, State.FAILED: relay_unknown}
 
 
 class Domains(Protocol):
@@ -71,11 +72,11 @@ class Pipeline:
         entry = self._access.find(facts, now) if context in (b"", b"limits") else None
         if entry is not None and not entry.allow:
             return blocked(entry)
-        if context in (b"", b"relay") and facts.recipient.domain:
-            state = self.domains.state(facts.recipient.domain)
-            if state is not _OURS and state is not State.OFF:
-                refuse = relay_denied if state is State.NOT_OURS else relay_unknown
-                return refuse(facts.recipient.domain)
+        domain = facts.recipient.domain
+        if domain and context in (b"", b"relay"):
+            state = self.domains.state(domain)
+            if state is not _OURS and state in _REFUSALS and not _is_literal(domain):
+                return _REFUSALS[state](domain)
         if entry is not None:
             return PASS
         outcome = self.limits.decide(facts, now)
@@ -111,15 +112,12 @@ class Pipeline:
         domain = facts.recipient.domain
         if facts.context not in (b"", b"relay") or not domain:
             return PASS, []
+        if _is_literal(domain):
+            return PASS, [Step("relay", "", domain, "pass", note="Postfix knows its own addresses")]
         match = self.domains.find(domain)
-        if match.state is State.NOT_OURS:
-            return relay_denied(domain), [
-                Step("relay", "unknown domain", domain, "refuse", note=match.state.value)
-            ]
-        if match.state is State.FAILED:
-            return relay_unknown(domain), [
-                Step("relay", "no answer", domain, "refuse", note=match.state.value)
-            ]
+        if match.state in _REFUSALS:
+            refused = _REFUSALS[match.state](domain)
+            return refused, [Step("relay", refused.rule, domain, "refuse", note=match.state.value)]
         inherited = match.by and match.by != domain
         note = f"below {match.by}, which includes its subdomains" if inherited else match.state.value
         return PASS, [Step("relay", "", domain, "pass", note=note)]
@@ -127,3 +125,8 @@ class Pipeline:
     def _preview_limits(self, facts: Facts, now: float) -> tuple[Decision, list[Step]]:
         outcome, steps = self.limits.preview(facts, now)
         return (limited(outcome.refusal, outcome.observed) if outcome.refusal else PASS), steps
+
+
+def _is_literal(domain: str) -> bool:
+    """`postmaster@[192.0.2.25]` (RFC 5321 §4.1.3): whether it is one of this host's, Postfix knows."""
+    return domain.startswith("[")

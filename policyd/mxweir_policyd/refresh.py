@@ -1,12 +1,17 @@
 """Bring the domains file into the replica, and notice when it changes."""
 
 import os
+from math import inf
 from pathlib import Path
+from time import monotonic
 
 from mxweir.events import Observer, Trouble, notice, warning
 from mxweir_policyd.relaydomains.match import FROM_FILE
 from mxweir_policyd.relaydomains.replica import Replica, ReplicaError, ShrinkError
 from mxweir_policyd.relaydomains.sources.file import read_domains
+
+_AGAIN_AFTER = 60.0
+"""Seconds until a load that failed, as on a full disk, is tried again."""
 
 _TOLD = 10
 """Bad lines that are told one by one."""
@@ -19,14 +24,15 @@ class DomainsFile:
         self._path = path
         self._max_shrink = max_shrink
         self._seen: tuple[int, ...] | None = None
+        self._again = inf
 
     def changed(self) -> bool:
-        """Whether the file is another one than at the last `load`."""
-        return self._signature() != self._seen
+        """Whether the file is another one than at the last `load`, or that one failed a while ago."""
+        return self._signature() != self._seen or monotonic() > self._again
 
     def load(self, replica: Replica, observe: Observer) -> None:
         """Let the replica's domains from the file be what the file says now; tells what came of it."""
-        self._seen = self._signature()
+        self._seen, self._again = self._signature(), inf
         if self._seen is None:
             observe(warning("domains file not there", file=str(self._path), effect="known domains stay"))
             return
@@ -41,6 +47,7 @@ class DomainsFile:
             hint = "if that is meant, run: mxweir domains verify --accept"
             observe(Trouble("domains file refused", f"{self._path}: {error}; {hint}", "error"))
         except (ReplicaError, OSError) as error:
+            self._again = monotonic() + _AGAIN_AFTER
             observe(Trouble("domains file not loaded", f"{self._path}: {error}", "error"))
         else:
             observe(notice("domains loaded", file=str(self._path), **changed._asdict()))

@@ -30,7 +30,7 @@ WORDS = {
 def limited(key: str, distinct: str, refuse: str) -> str:
     """The reply of a limit of this kind."""
     rule = LimitRule(name="n-1", key=(key,), rate=read.rate("3/hour"), distinct=distinct, refuse=refuse)
-    refusal = Refusal(Limit(rule, Folder(), 100), "k", "3/3", 1199.5)
+    refusal = Refusal(Limit(rule, Folder(), 100), "k", "3/3", 1199.5, rule.rate)
     return decision.limited(refusal, ()).reply
 
 

@@ -20,6 +20,10 @@ def entry(reason: str) -> Entry:
     return Entry(0, False, "sender", "bert@a.example", reason, float("inf"))
 
 
+def refusal(of: Limit, key: str = "k", wait: float = 5.0) -> Refusal:
+    return Refusal(of, key, "1/1", wait, of.rate(key))
+
+
 def limit(**settings: object) -> Limit:
     """A limit by sender, one an hour, with these settings as in the file."""
     given = {"name": "a", "key": "sender", "rate": "1/hour"} | settings
@@ -80,7 +84,7 @@ def test_a_denied_domain_is_named_only_if_it_is_one() -> None:
     ],
 )
 def test_a_limits_reply_has_the_code_of_whom_it_is_about(settings: dict[str, object], beginning: str) -> None:
-    decision = limited(Refusal(limit(**settings), "k", "1/1", 5.0), ())
+    decision = limited(refusal(limit(**settings)), ())
     assert decision.reply.startswith(beginning)
     assert decision.verdict == ("reject" if decision.reply.startswith("550") else "defer")
 
@@ -90,10 +94,10 @@ def test_a_limits_reply_has_the_code_of_whom_it_is_about(settings: dict[str, obj
     [(0.01, "1 s"), (1.0, "1 s"), (1.01, "2 s"), (599.5, "10 min"), (600.0, "10 min"), (3601.0, "61 min")],
 )
 def test_the_wait_is_rounded_up_so_that_who_waits_it_out_passes(wait: float, said: str) -> None:
-    assert limited(Refusal(limit(), "k", "1/1", wait), ()).reply.endswith(f"there is room again in {said}")
+    assert limited(refusal(limit(), wait=wait), ()).reply.endswith(f"there is room again in {said}")
 
 
 def test_a_rule_that_decided_is_named_with_its_key_and_its_figure() -> None:
-    decision = limited(Refusal(limit(name="sender-rate"), "bert@a.example", "1/1", 5.0), ())
+    decision = limited(refusal(limit(name="sender-rate"), key="bert@a.example"), ())
     assert (decision.check, decision.rule) == ("limits", "sender-rate")
     assert (decision.key, decision.figure) == ("bert@a.example", "1/1")

@@ -11,7 +11,7 @@ recipient, `message` those by message and byte, none runs both.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mxweir.config import LimitRule
@@ -36,12 +36,13 @@ _UNITS: dict[tuple[bytes, bytes], tuple[str, ...]] = {
 
 
 class Refusal(NamedTuple):
-    """A limit that has no room: which, for which key, how much is used, seconds until there could be."""
+    """A limit that has no room: for which key, how much is used, seconds until there could be, the key's rate."""
 
     limit: "Limit"
     key: str
     figure: str
     wait: float
+    rate: Rate
 
 
 class Outcome(NamedTuple):
@@ -64,12 +65,18 @@ class Limit:
         self.by_byte = rule.unit == "byte"
         self.value: Callable[[Facts], str] | None = _reader((rule.distinct,)) if rule.distinct else None
         self.key = _reader(rule.key)
-        self.table = _table(rule, folder, capacity)
+        own = {_folded(rule.key, text, folder): rate for text, rate in rule.overrides.items()}
+        self._own = own
+        self.table = _table(rule, own, capacity)
 
     @property
     def about_mailbox(self) -> bool:
         """Whether it protects the recipient rather than holding back a sender."""
         return all(key in ("recipient", "recipient_domain") for key in self.rule.key)
+
+    def rate(self, key: str) -> Rate:
+        """What the key may: its own rate, else the limit's."""
+        return self._own.get(key) or self.rule.rate
 
     def what(self, facts: Facts) -> tuple[str, float]:
         """The value to count among others (empty for plain limits) and the cost."""
@@ -134,7 +141,8 @@ class Limits:
             else:
                 for table, asked, _ in (*charges, (limit.table, key, None)):
                     table.keep(asked)
-                return Outcome(Refusal(limit, show_key(key), limit.figure(key, used), wait), observed)
+                refusal = Refusal(limit, show_key(key), limit.figure(key, used), wait, limit.rate(key))
+                return Outcome(refusal, observed)
         for table, key, mark in charges:
             table.put(key, mark)
         return Outcome(None, observed) if observed else _NO_OBJECTION
@@ -167,7 +175,7 @@ class Limits:
                     Step("limits", limit.name, shown, "would refuse", figure, f"free in {wait:.1f} s")
                 )
             else:
-                outcome = Outcome(Refusal(limit, shown, figure, wait), outcome.observed)
+                outcome = Outcome(Refusal(limit, shown, figure, wait, limit.rate(key)), outcome.observed)
                 steps.append(Step("limits", limit.name, shown, "refuse", figure, f"free in {wait:.1f} s"))
         return outcome, steps
 
@@ -256,10 +264,9 @@ def _reader(names: Sequence[str]) -> Callable[[Facts], str]:
     return read
 
 
-def _table(rule: LimitRule, folder: Folder, capacity: int) -> Table:
+def _table(rule: LimitRule, own: Mapping[str, Rate | None], capacity: int) -> Table:
     overrides = {
-        _folded(rule.key, text, folder): _UNLIMITED if rate is None else _pace(rule, rate, float(rate.count))
-        for text, rate in rule.overrides.items()
+        key: _UNLIMITED if rate is None else _pace(rule, rate, float(rate.count)) for key, rate in own.items()
     }
     paces = Paces(_pace(rule, rule.rate, float(rule.burst or rule.rate.count)), overrides)
     kind = DistinctTable if rule.distinct else WindowTable if rule.window else GcraTable
