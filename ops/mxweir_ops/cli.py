@@ -45,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # Names may hold anything, and what is exported must not depend on who exports it.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    return _run(f"mxweir {arguments[0]}", args)
+
+
+def _run(name: str, args: argparse.Namespace) -> int:
     try:
         status = int(args.run(args))
         if sys.stdout is not None:
@@ -53,14 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except ServiceError as error:
-        print(f"mxweir {arguments[0]}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         _give_up_stdout()
         return 1
     except OSError as error:
-        print(f"mxweir {arguments[0]}: {error.filename or 'stdout'}: {error.strerror}", file=sys.stderr)
-        _give_up_stdout()
+        print(f"{name}: {error.filename or 'stdout'}: {error.strerror}", file=sys.stderr)
+        if error.filename is None:
+            _give_up_stdout()
         return 2
     except KeyboardInterrupt:
         return 130
