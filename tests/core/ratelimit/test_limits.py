@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mxweir.config import loads
-from mxweir.facts import Facts, Folder
+from mxweir.facts import KEYS, READERS, Facts, Folder
 from mxweir.ratelimit.limits import Limits, Outcome
 from mxweir.testing import question
 
@@ -326,9 +326,10 @@ RULES = (
     limit("client", '"client_network"', "6/minute", "burst = 8")
     + limit("org", '"sender_org"', "9/minute", 'overrides = { "b.example" = "3/minute", "<>" = "unlimited" }')
     + limit(
-        "user", '["sasl_username", "sender"]', "4/10 minutes", 'overrides = { "u, a@a.example" = "2/minute" }'
+        "user", '["sender", "sasl_username"]', "4/10 minutes", 'overrides = { "a@a.example, u" = "2/minute" }'
     )
     + limit("mailbox", '"recipient"', "5/minute", 'refuse = "defer"')
+    + limit("login", '["helo", "sasl_username"]', "3/minute")
     + limit("helo", '"helo"', "7/minute", 'mode = "observe"')
 )
 MIXED = RULES + limit("day", '"sender"', "12/day", "window = true")
@@ -378,8 +379,21 @@ def test_plain_limits_do_have_an_express_lane():
         "1/9",
         "1/4",
         "1/5",
+        "1/3",
         "1/7",
     }
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_express_lane_counts_by_the_very_key_of_the_limit(key):
+    facts = question(
+        "192.0.2.1", "a@mail.sub.a.example", "r@sub.x.example", helo="h.example", sasl_username="user"
+    )
+    counted = limits(limit("k", f'["{key}"]', "9/day"))
+    plan = counted._plans[b"RCPT", b""]
+    assert plan.express is not None
+    assert plan.express(facts, NOW)
+    assert [counted_key for _, rows in counted.rows(NOW) for counted_key, _ in rows] == [READERS[key](facts)]
 
 
 @pytest.mark.parametrize("text", [RULES, MIXED])
