@@ -5,6 +5,7 @@ import json
 import sys
 from typing import Any
 
+from mxweir.address import NULL_SENDER
 from mxweir.clock import system_clock
 from mxweir.config import Config, load
 from mxweir.ratelimit import snapshot
@@ -55,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _attributes(args: argparse.Namespace) -> dict[str, str]:
     given = {name: value for option, name in _GIVEN.items() if (value := getattr(args, option)) is not None}
+    if given.get("sender") == NULL_SENDER:
+        given["sender"] = ""  # as Postfix sends it
     if given:
         return {"protocol_state": "RCPT"} | given
     text = sys.stdin.buffer.read(MAX_REQUEST + 1)
