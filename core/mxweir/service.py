@@ -7,6 +7,7 @@ environment variables; a library for it would be longer than this.
 import contextlib
 import grp
 import os
+import resource
 import socket
 import stat
 from collections.abc import Mapping, MutableMapping
@@ -86,6 +87,15 @@ def bind(endpoint: Endpoint, mode: int = 0o660, group: str = "") -> Listener:
         return _bind_unix(endpoint, mode, group)
     except OSError as error:
         raise ServiceError(f"cannot listen at {endpoint}: {error.strerror or error}") from error
+
+
+def allow_files(count: int) -> None:
+    """Let the process open that many files, or as many as it may (getrlimit(2))."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (count if hard == resource.RLIM_INFINITY else min(count, hard), hard)
+        )
 
 
 def endpoint_of(listener: socket.socket) -> Endpoint:

@@ -22,6 +22,7 @@ from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, PolicyMetrics
 from mxweir.ratelimit import snapshot
 from mxweir.ratelimit.limits import Limits
+from mxweir.threads import in_thread
 from mxweir_policyd.control import ControlServer, control_endpoint
 from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.refresh import DomainsFile
@@ -39,6 +40,12 @@ except ImportError:
 
 _STALLED = 10.0
 """Seconds without a turn of the loop before /livez fails."""
+
+_FIRST_LOAD = 60.0
+"""Seconds to wait for the first domains before answering without."""
+
+_OTHER_FILES = 64
+"""File descriptors beside those of connections."""
 
 _FIXED = ("listen", "maps", "socket_mode", "socket_group", "http", "workers", "max_connections", "save_every")
 
@@ -88,7 +95,7 @@ class PolicyDaemon:
         self._listeners: list[service.Listener] = []
         self._servers: list[asyncio.AbstractServer] = []
         self._stopping = asyncio.Event()
-        self._reloading = asyncio.Lock()
+        self._reload_wanted = asyncio.Event()
         self._loading = asyncio.Lock()
         self._not_ready = "starting"
         self._turned = monotonic()
@@ -98,17 +105,25 @@ class PolicyDaemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: background.append(loop.create_task(self._reload())))
+        loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
         background: list[asyncio.Task[None]] = []
         self._load_state()
-        self._file.load(self._replica, self._observe)
+        if self._replica.count() == 0:
+            # Without any domain the relay check would be off; with those of last time, answering comes first.
+            await asyncio.wait([asyncio.ensure_future(self._load_domains())], timeout=_FIRST_LOAD)
         self._gauges()
         stop_http = self._serve_http()
         try:
             await self._listen()
             background += [
                 loop.create_task(self._go_on(work))
-                for work in (self._tick, self._watch_domains, self._save_often, self._feed_watchdog)
+                for work in (
+                    self._tick,
+                    self._watch_domains,
+                    self._reload_when_wanted,
+                    self._save_often,
+                    self._feed_watchdog,
+                )
             ]
             self._say_started()
             await self._stopping.wait()
@@ -119,7 +134,8 @@ class PolicyDaemon:
             stop_http()
             self._close_listeners()
             self._save()
-            self._replica.close()
+            if not self._loading.locked():
+                self._replica.close()
             self._observe(notice("stopped"))
             self._log.close()
 
@@ -127,8 +143,10 @@ class PolicyDaemon:
 
     def _load_state(self) -> None:
         if aside := self._replica.put_aside:
-            hint = "the domains file fills a new one; what it lacks gets 450 until you have imported again what was "
-            hint += "given by command, or said: mxweir domains verify --accept"
+            hint = (
+                "the domains file fills a new one; what it lacks gets 450 until you have imported again what "
+            )
+            hint += "was given by command, or said: mxweir domains verify --accept"
             self._observe(Trouble("domain table damaged", f"kept as {aside}; {hint}", "error"))
         path = snapshot_path(self._config.state_dir)
         try:
@@ -146,6 +164,12 @@ class PolicyDaemon:
     async def _listen(self) -> None:
         policyd = self._config.policyd
         given = service.inherited()
+        if unknown := given.keys() - {"policy", "maps"}:
+            what = f"sockets were handed over as {', '.join(sorted(unknown))}"
+            raise service.ServiceError(
+                f"{what}; name them FileDescriptorName=policy or maps in their socket unit"
+            )
+        service.allow_files(policyd.max_connections + _OTHER_FILES)
         kinds: list[tuple[str, tuple[Endpoint, ...], Callable[[], Session]]] = [
             ("policy", policyd.listen, partial(PolicySession, self._sessions, self._answerer)),
             ("maps", policyd.maps, partial(MapSession, self._sessions, self._answerer)),
@@ -243,19 +267,18 @@ class PolicyDaemon:
 
     async def _watch_domains(self) -> None:
         while True:
-            await asyncio.sleep(1.0)
             if self._file.changed():
                 await self._load_domains()
+            await asyncio.sleep(1.0)
 
     async def _load_domains(self) -> None:
         """In a thread: a large file takes seconds, and questions are answered meanwhile.
 
         One at a time, or a slow load of a former file could come out on top of a newer one.
         """
-        loop = asyncio.get_running_loop()
         events: list[Event] = []
         async with self._loading:
-            await loop.run_in_executor(None, self._file.load, self._replica, events.append)
+            await in_thread(partial(self._file.load, self._replica, events.append))
         for event in events:
             self._observe(event)
 
@@ -271,26 +294,29 @@ class PolicyDaemon:
             await asyncio.sleep(self._config.policyd.save_every)
             path = snapshot_path(self._config.state_dir)
             try:
-                for _ in snapshot.Writer(path, self._answerer.pipeline.limits, self._clock()).steps():
-                    await asyncio.sleep(0)
+                for wait in snapshot.Writer(path, self._answerer.pipeline.limits, self._clock()).steps():
+                    await (asyncio.sleep(0) if wait is None else in_thread(wait))
             except OSError as error:
                 self._observe(
                     Trouble("counters not saved", f"{path}: {error.strerror}; the former file stays")
                 )
 
-    async def _reload(self) -> None:
+    async def _reload_when_wanted(self) -> None:
         """Take a new configuration whole, or keep the one in force."""
-        async with self._reloading:
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
             service.notify(f"RELOADING=1\nMONOTONIC_USEC={int(monotonic() * 1e6)}")
             try:
-                config = load(self._path)
+                config = await in_thread(partial(load, self._path))
             except ConfigError as error:
                 for line in error.lines():
                     self._observe(warning("configuration not reloaded", why=line))
                 self._observe(Trouble("configuration not reloaded", "the former one stays in force", "error"))
             else:
                 await self._take(config)
-            service.notify("READY=1")
+            finally:
+                service.notify("READY=1")
 
     async def _take(self, config: Config) -> None:
         fixed = [
@@ -302,7 +328,7 @@ class PolicyDaemon:
         if fixed:
             self._observe(warning("needs a restart to take effect", keys=" ".join(fixed)))
         self._drain_time = config.policyd.drain
-        pipeline = build_pipeline(config, self._replica)
+        pipeline = await in_thread(partial(build_pipeline, config, self._replica))
         pipeline.limits.adopt(self._answerer.pipeline.limits, self._clock())
         self._answerer.pipeline = pipeline
         self._file = DomainsFile(config.domains.file, config.domains.max_shrink)

@@ -23,7 +23,7 @@ class DomainsFile:
     def __init__(self, path: Path, max_shrink: float) -> None:
         self._path = path
         self._max_shrink = max_shrink
-        self._seen: tuple[int, ...] | None = None
+        self._seen: tuple[int, ...] | None = ()  # as no file is: not even a missing one was looked at yet
         self._again = inf
 
     def changed(self) -> bool:

@@ -78,7 +78,7 @@ def test_an_unreadable_table_is_a_temporary_error_and_never_a_false_not_found(
     replica = Replica(tmp_path)
     replica.add([Record("example.org")], FROM_COMMAND)
     replica.close()
-    assert ask(replica, name, "example.org") == "TEMP the table cannot be read"
+    assert ask(replica, name, "example.org") == "TEMP the table cannot be trusted now"
 
 
 @given(st.text(max_size=300))

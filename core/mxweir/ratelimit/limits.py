@@ -36,7 +36,7 @@ _UNITS: dict[tuple[bytes, bytes], tuple[str, ...]] = {
 
 
 class Refusal(NamedTuple):
-    """A limit that has no room: for which key, how much is used, seconds until there could be, the key's rate."""
+    """A limit that has no room: for which key, what is used, seconds until there could be, the key's rate."""
 
     limit: "Limit"
     key: str
