@@ -109,7 +109,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
         yield started
 
 
-def test_the_daemon_serves_the_socket_that_it_is_handed_and_opens_those_that_are_configured_besides(manager: Manager) -> None:
+def test_the_daemon_serves_sockets_it_is_handed_and_opens_the_other_configured_ones(manager: Manager) -> None:
     manager.start()
     manager.hear("READY=1")
     with manager.ask() as client:
