@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 from mxweir.config import checks
-from mxweir.config.schema import ConfigError, Problem, line_of, read_table
+from mxweir.config.schema import ConfigError, Lines, Problem, read_table
 from mxweir.config.sections import Config
 
 DEFAULT_PATH = Path("/etc/mxweir/mxweir.toml")
@@ -48,9 +48,10 @@ def loads(text: str, source: str = "configuration") -> Config:
     if config is None:
         raise AssertionError("the whole configuration has no required key")
     # A table with a wrong key in it is not wrong a second time for lacking that key.
-    told = [problem.place for problem in found]
-    found += [p for p in checks.problems(config) if not any(q[: len(p.place)] == p.place for q in told)]
+    told = {problem.place[:length] for problem in found for length in range(len(problem.place) + 1)}
+    found += [problem for problem in checks.problems(config) if problem.place not in told]
     if found:
-        placed = [dataclasses.replace(problem, line=line_of(text, problem.place)) for problem in found]
+        lines = Lines(text)
+        placed = [dataclasses.replace(problem, line=lines.of(problem.place)) for problem in found]
         raise ConfigError(source, sorted(placed, key=lambda problem: problem.line or 0))
     return dataclasses.replace(config, warnings=tuple(checks.warnings(config)))

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, TypeVar, cast
 
 from mxweir.config.readers import Reader
@@ -19,6 +20,10 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 _HEADER = re.compile(r"\s*\[\[?\s*([\w.\- ]+?)\s*\]\]?\s*(?:#.*)?$")
+_PART = re.compile(r"""\s*("[^"]*"|'[^']*'|[\w-]+)\s*([=.])""")
+
+_LISTED = 100
+"""Problems that are told one by one; nobody mends more before the next try, and a log need not hold them."""
 
 REQUIRED: Any = object()
 """Stands for the default of a key that must be written."""
@@ -28,6 +33,10 @@ MASK = "(secret)"
 
 Place = tuple[str | int, ...]
 """A key's place in the document: ("policyd", "deadline"), ("limit", 0, "rate")."""
+
+_Names = tuple[str, ...]
+_Row = tuple[_Names, int]
+"""An array of tables, and which of its tables, counted from 1; ((), 0) is the whole document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +62,11 @@ class ConfigError(Exception):
         super().__init__("\n".join(self.lines()))
 
     def lines(self) -> list[str]:
-        """One line a problem: `FILE:LINE: [table] key: what is wrong`."""
-        return [f"{self.source}:{p.line}: {p}" if p.line else f"{self.source}: {p}" for p in self.problems]
+        """One line a problem, `FILE:LINE: table.key: what is wrong`; of very many only the first."""
+        listed = self.problems[:_LISTED]
+        lines = [f"{self.source}:{p.line}: {p}" if p.line else f"{self.source}: {p}" for p in listed]
+        more = len(self.problems) - len(listed)
+        return [*lines, f"{self.source}: and {more} more"] if more else lines
 
 
 def setting(read: Reader[T], default: object, *, secret: bool = False) -> T:
@@ -148,30 +160,44 @@ def show(place: Place) -> str:
     return text
 
 
-def line_of(source: str, place: Place) -> int | None:
-    """The line on which a key, or else its table, is written; None if it cannot be told."""
-    names = [part for part in place if isinstance(part, str)]
-    rows = [i for i, part in enumerate(place) if isinstance(part, int)]
-    array = tuple(part for part in place[: rows[-1]] if isinstance(part, str)) if rows else ()
-    row = cast(int, place[rows[-1]]) + 1 if rows else 0
-    current: list[str] = []
-    seen = Counter[tuple[str, ...]]()
-    table = None
-    for number, line in enumerate(source.splitlines(), 1):
-        if header := _HEADER.match(line):
-            current = [part.strip() for part in header[1].split(".")]
-            seen[tuple(current)] += 1
-        if seen[array] != row or len(current) < len(array) or current != names[: len(current)]:
-            continue
-        rest = names[len(current) :]
-        if (header and not rest) or (rest and _writes(rest, line)):
-            return number
-        if (header and len(rest) == 1) or _writes(rest[:-1], line):
-            table = table or number
-    return table
+class Lines:
+    """Where each key and table of a document is written; read once, however many are looked up."""
+
+    def __init__(self, source: str) -> None:
+        self._first: dict[tuple[_Row, _Names], int] = {}
+        table: _Names = ()
+        seen = Counter[_Names]()
+        rows: list[_Row] = [((), 0)]
+        for number, line in enumerate(source.splitlines(), 1):
+            if header := _HEADER.match(line):
+                table = tuple(part.strip() for part in header[1].split("."))
+                seen[table] += 1
+                above = [table[:length] for length in range(1, len(table) + 1)]
+                rows = [((), 0), *((names, seen[names]) for names in above)]
+                written = [table]
+            else:
+                names = _names(line)
+                written = [(*table, *names[:length]) for length in range(1, len(names) + 1)]
+            for place in product(rows, written):
+                self._first.setdefault(place, number)
+
+    def of(self, place: Place) -> int | None:
+        """The line on which a key, or else its table, is written; None if it cannot be told."""
+        names = tuple(part for part in place if isinstance(part, str))
+        row: _Row = ((), 0)
+        for i, part in enumerate(place):
+            if isinstance(part, int):
+                row = tuple(name for name in place[:i] if isinstance(name, str)), part + 1
+        return self._first.get((row, names)) or self._first.get((row, names[:-1]))
 
 
-def _writes(names: Sequence[str], line: str) -> bool:
-    """Whether the line gives this key, dotted or not, a value."""
-    dotted = r"\s*\.\s*".join(rf"[\"']?{re.escape(name)}[\"']?" for name in names)
-    return bool(names) and re.match(rf"\s*{dotted}\s*[=.]", line) is not None
+def _names(line: str) -> list[str]:
+    """The parts of the key, dotted or not, to which the line gives a value."""
+    names: list[str] = []
+    end = 0
+    while part := _PART.match(line, end):
+        names.append(part[1][1:-1] if part[1][0] in "\"'" else part[1])
+        end = part.end()
+        if part[2] == "=":
+            break
+    return names
