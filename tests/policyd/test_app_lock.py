@@ -1,0 +1,62 @@
+"""The domain table's lock is held by another process, such as a stopped import: nothing of the daemon waits for it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mxweir_ops.lab.process import wait_until
+
+if TYPE_CHECKING:
+    from tests.policyd.conftest import Policyd
+
+SLACK = 10.0
+HOLDER = """
+import lmdb, sys
+table = lmdb.open(sys.argv[1], subdir=False, map_size=8 * 2**30, max_readers=512)
+with table.begin(write=True):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def locked(own: "Policyd") -> Iterator["Policyd"]:
+    own.start()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(own.state / "domains.lmdb")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    try:
+        yield own
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def threads(daemon: "Policyd") -> int:
+    return len(list(Path(f"/proc/{daemon.child.pid}/task").iterdir()))
+
+
+def test_it_answers_and_stops_while_a_load_of_the_domains_file_waits_for_the_lock(locked: "Policyd") -> None:
+    before = threads(locked)
+    locked.domains.write_text(locked.domains.read_text() + "another.example\n")
+    assert wait_until(lambda: threads(locked) > before, SLACK)
+    assert locked.ask() == "DUNNO"
+    locked.child.send(15)
+    assert locked.child.wait(SLACK) == 0
+
+
+def test_it_starts_and_answers_by_the_table_of_last_time(locked: "Policyd") -> None:
+    locked.child.send(15)
+    assert locked.child.wait(SLACK) == 0
+    locked.start()
+    assert locked.ask(recipient="dave@elsewhere.example").startswith("550")
+    locked.child.send(15)
+    assert locked.child.wait(SLACK) == 0
