@@ -1,4 +1,4 @@
-"""The domain table's lock is held by another process, such as a stopped import: nothing of the daemon waits for it."""
+"""Another process holds the lock of the domain table, such as a stopped import: nothing of ours waits."""
 
 import subprocess
 import sys
