@@ -59,7 +59,7 @@ class State(Enum):
     NOT_OURS = "not ours"
     OFF = "no relay domains are known"
     """Nothing was ever given to tell by: the check is off, and Postfix's own relay_domains decides."""
-    FAILED = "the table cannot be read"
+    FAILED = "the table cannot be trusted now"
     """There is a table and it gave no answer that can be trusted."""
 
 

@@ -54,9 +54,12 @@ class Replica:
         self.path = directory / "domains.lmdb"
         self.put_aside: Path | None = None
         """Where the table is that was found damaged when this one was opened."""
+        self._marker = self.path.with_suffix(".unsure")
         self._mend = mend
         self._environment = self._open()
         self._adopt_owner(directory)
+        self.unsure = self._marker.exists()
+        """Whether the table was begun anew after damage: what it lacks may be ours all the same."""
         self._ours: set[str] = set()
 
     def close(self) -> None:
@@ -75,13 +78,23 @@ class Replica:
     def tick(self) -> None:
         """Forget what is remembered; call it every second or so, so that a removed domain is soon refused."""
         self._ours.clear()
+        self.unsure = self._marker.exists()
+
+    def accept(self) -> None:
+        """The operator says that the table is whole again, after it was damaged."""
+        self._marker.unlink(missing_ok=True)
+        self.unsure = False
 
     def find(self, domain: str) -> Match:
         """Is the folded domain ours, by which record? Never raises: the answer says so when there is none."""
         try:
             with self._environment.begin() as read:
                 match = find(domain, read.get)
-                return match if match is not NOT_OURS or read.stat()["entries"] else Match(State.OFF)
+                if match is not NOT_OURS:
+                    return match
+                if self.unsure:
+                    return Match(State.FAILED)
+                return NOT_OURS if read.stat()["entries"] else Match(State.OFF)
         except lmdb.Error:
             return Match(State.FAILED)
 
@@ -178,6 +191,7 @@ class Replica:
                     what = "is damaged; mxweir policyd puts it aside when it starts, and begins a new one"
                     raise ReplicaError(f"{self.path}: {what}") from None
             # Its sources fill a new one; the old is kept for whoever wants to see.
+            self._marker.touch(mode=0o640)
             self.put_aside = self.path.rename(self.path.with_suffix(".broken"))
             return self._environment_at(self.path)
         except (lmdb.Error, OSError) as error:

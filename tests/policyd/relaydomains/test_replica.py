@@ -322,8 +322,49 @@ def test_a_damaged_table_is_put_aside_and_a_new_one_begun(
     with closed(Replica(tmp_path, mend=True)) as replica:
         assert replica.put_aside == tmp_path / "domains.broken"
         assert replica.put_aside.read_bytes() == spoiled
-        assert replica.find("d1.example") == Match(State.OFF)
+        assert replica.find("d1.example") == Match(State.FAILED)
         assert replica.replace(FROM_FILE, numbered(3000), 0.2) == Changed(3000, 0, 3000)
+        assert replica.find("d1.example").state is State.OURS
+
+
+def damaged(directory: Path) -> None:
+    """Leave a table there that is cut off in the middle."""
+    with closed(Replica(directory)) as replica:
+        replica.replace(FROM_FILE, numbered(100), 1.0)
+    replica.path.write_bytes(cut(0.5)(replica.path.read_bytes()))
+
+
+def test_after_damage_what_is_not_known_may_be_ours_until_somebody_says_that_the_table_is_whole(
+    tmp_path: Path,
+) -> None:
+    damaged(tmp_path)
+    with closed(Replica(tmp_path, mend=True)) as mended:
+        mended.add(records("example.org").values(), FROM_COMMAND)
+        assert mended.find("d1.example") == Match(State.FAILED)
+    with closed(Replica(tmp_path, mend=True)) as restarted:
+        assert restarted.put_aside is None
+        assert restarted.state("d1.example") is State.FAILED
+        assert restarted.state("example.org") is State.OURS
+        restarted.accept()
+        assert restarted.find("d1.example") == Match(State.NOT_OURS)
+    with closed(Replica(tmp_path)) as restarted:
+        assert restarted.find("d1.example") == Match(State.NOT_OURS)
+
+
+def test_another_process_takes_the_word_that_the_table_is_whole_at_its_next_tick(tmp_path: Path) -> None:
+    damaged(tmp_path)
+    with closed(Replica(tmp_path, mend=True)) as mended:
+        mended.add(records("example.org").values(), FROM_COMMAND)
+        assert mended.state("d1.example") is State.FAILED
+        with another_process("replica.accept()", tmp_path) as command:
+            assert command.wait(30) == 0
+        mended.tick()
+        assert mended.state("d1.example") is State.NOT_OURS
+
+
+def test_a_table_that_was_never_damaged_may_be_accepted_too(replica: Replica) -> None:
+    replica.accept()
+    assert replica.find("example.org") == Match(State.OFF)
 
 
 def test_a_command_leaves_a_damaged_table_for_the_daemon_to_put_aside(tmp_path: Path) -> None:
