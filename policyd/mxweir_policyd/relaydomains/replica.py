@@ -8,9 +8,6 @@ remembered, for a second.
 
 import contextlib
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +15,7 @@ from typing import NamedTuple
 import lmdb
 
 from mxweir.service import ServiceError
+from mxweir_policyd.relaydomains.damage import check_whole
 from mxweir_policyd.relaydomains.match import NOT_OURS, Match, Record, State, digest, find
 
 _MAP_SIZE = 8 * 2**30
@@ -205,7 +203,7 @@ class Replica:
             with environment.begin() as read:
                 empty = not read.stat()["entries"]
             if not empty:
-                _check_whole(path)
+                check_whole(path, _MAP_SIZE)
             environment.reader_check()
             undo.pop_all()
         return environment
@@ -220,33 +218,3 @@ class Replica:
         owner = directory.stat()
         for path in self.path.parent.glob(f"{self.path.name}*"):
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-
-
-_DAMAGED = 3
-_WALK = f"""
-import lmdb, os, sys
-try:
-    table = lmdb.open(sys.argv[1], subdir=False, readonly=True, map_size={_MAP_SIZE})
-    table.copyfd(os.open(os.devnull, os.O_WRONLY), compact=True)
-except (lmdb.CorruptedError, lmdb.PageNotFoundError):
-    sys.exit({_DAMAGED})
-"""
-_DEATHS = (-signal.SIGABRT, -signal.SIGBUS, -signal.SIGSEGV)
-"""What LMDB dies of in a damaged file: a failed assertion, a page behind its end, a page full of nonsense."""
-
-
-def _check_whole(path: Path) -> None:
-    """Raise lmdb.CorruptedError if a page is missing or not what it should be, as after a power cut.
-
-    LMDB trusts its file: in a damaged one it may end the process that reads. So
-    all of it is read first by a process that may die; a million domains take
-    less than 0.1 s. It takes LMDB's lock like any reader: another process may be
-    changing the table. If it cannot read, nothing is known to be wrong.
-    """
-    walk = [sys.executable, "-P", "-c", _WALK, str(path)]
-    try:
-        done = subprocess.run(walk, check=False, capture_output=True, timeout=300)  # noqa: S603 - our own code
-    except (OSError, subprocess.SubprocessError):
-        return
-    if done.returncode == _DAMAGED or done.returncode in _DEATHS:
-        raise lmdb.CorruptedError(f"{path}: damaged")
