@@ -42,9 +42,10 @@ class LogObserver:
         later: Later | None = None,
     ) -> None:
         self._clock = clock
-        self._budget = settings.decisions.per_second
-        self._spent = 0.0
-        self._second = clock()
+        self._budget = settings.decisions.count
+        self._period = settings.decisions.period
+        self._spent = 0
+        self._since = self._told = clock()
         self._unwritten = 0
         self._repeated: dict[str, tuple[float, int, str]] = {}
         self._level = _LEVELS[settings.level]
@@ -69,9 +70,9 @@ class LogObserver:
             self._logger.warning(
                 "log lines lost", count=lost, reason="whoever reads the log does not keep up"
             )
-        if self._unwritten and now - self._second >= 1.0:
+        if self._unwritten and now - self._told >= min(self._period, _SUM_UP_AFTER):
             self._logger.warning("decisions not written", count=self._unwritten, reason="log.decisions")
-            self._unwritten = 0
+            self._unwritten, self._told = 0, now
         for what, (since, count, detail) in list(self._repeated.items()):
             if now - since >= _SUM_UP_AFTER:
                 del self._repeated[what]
@@ -80,25 +81,25 @@ class LogObserver:
 
     def close(self) -> None:
         """Write all that was summed up, at the end."""
-        self._second = float("-inf")
-        self._repeated = {
-            what: (float("-inf"), n, detail) for what, (_, n, detail) in self._repeated.items() if n
-        }
-        for what, (_, count, detail) in self._repeated.items():
-            self._logger.warning(what, repeated=count, last=detail)
-        self._repeated.clear()
+        now = self._clock()
+        repeated, self._repeated = self._repeated, {}
+        for what, (since, count, detail) in repeated.items():
+            if count:
+                self._logger.warning(what, repeated=count, seconds=round(now - since), last=detail)
+        self._told = float("-inf")
+        self.tick()
         self._lines.write_out()
 
     def _may_write(self) -> bool:
         """Whether the rate of decision lines allows another one."""
         now = self._clock()
-        if now - self._second >= 1.0:
+        if now - self._since >= self._period:
             self.tick()
-            self._second, self._spent = now, 0.0
+            self._since, self._spent = now, 0
         if self._spent >= self._budget:
             self._unwritten += 1
             return False
-        self._spent += 1.0
+        self._spent += 1
         return True
 
     def _decided(self, event: Decided) -> None:
