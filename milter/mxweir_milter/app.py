@@ -183,23 +183,25 @@ class MilterDaemon:
         """Take a new configuration whole, or keep the one in force."""
         service.notify(f"RELOADING=1\nMONOTONIC_USEC={int(monotonic() * 1e6)}")
         try:
-            config = load(self._path)
+            self._take(load(self._path))
         except ConfigError as error:
             for line in error.lines():
                 self._observe(warning("configuration not reloaded", why=line))
             self._observe(Trouble("configuration not reloaded", "the former one stays in force", "error"))
-        else:
-            self._take(config)
+        except Exception as error:  # noqa: BLE001 - a file must not end the daemon, whatever is wrong with it
+            why = f"{type(error).__name__}: {error}; the former one stays in force"
+            self._observe(Trouble("configuration not reloaded", why, "error"))
         service.notify("READY=1")
 
     def _take(self, config: Config) -> None:
+        # Made before anything changes: what fails here leaves all as it was.
+        scanner, policy = self._scanner(config), build_policy(config)
         old, new = self._started_with, config
         fixed = [f"milter.{key}" for key in _FIXED if getattr(new.milter, key) != getattr(old.milter, key)]
         fixed += ["log"] if new.log != old.log else []
         if fixed:
             self._observe(warning("needs a restart to take effect", keys=" ".join(fixed)))
-        self._loop.scanner = self._scanner(config)
-        self._policy = build_policy(config)
+        self._loop.scanner, self._policy = scanner, policy
         self._config = config
         self._warn(config)
         self._observe(notice("configuration reloaded", engines=len(config.milter.engine)))

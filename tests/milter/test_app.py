@@ -175,6 +175,29 @@ def test_a_new_configuration_holds_for_the_next_message(tmp_path):
     daemon._loop.stop()
 
 
+@pytest.mark.parametrize("place", ["load", "build_policy", "engines.build"])
+def test_whatever_fails_at_a_reload_the_former_configuration_stays_in_force(
+    tmp_path, monkeypatch, capfd, place
+):
+    pytest.importorskip("Milter")
+    path = tmp_path / "mxweir.toml"
+    path.write_text("[milter]\ntag_at = 3.0")
+    daemon = MilterDaemon(loads("[milter]\ntag_at = 5.0"), path)
+    scanner, policy, config = daemon._loop.scanner, daemon._policy, daemon._config
+
+    def fail(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(f"mxweir_milter.app.{place}", fail)
+    daemon._reload()
+    assert (daemon._loop.scanner, daemon._policy, daemon._config) == (scanner, policy, config)
+    daemon._loop.stop()
+    daemon._log.close()
+    told = capfd.readouterr().err
+    assert 'event="configuration not reloaded"' in told
+    assert "MemoryError: no room; the former one stays in force" in told
+
+
 def test_a_setting_that_needs_a_restart_is_named(daemon):
     daemon.start()
     daemon.wait_ready()
