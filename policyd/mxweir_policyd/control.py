@@ -68,11 +68,18 @@ class ControlServer:
         try:
             question = json.loads(line)["explain"]
             attributes = {str(name): str(value) for name, value in question.items()}
-            return explain(self._answerer.pipeline, attributes, self._answerer.clock)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return {"error": f"not a question: {type(error).__name__}"}
+        try:
+            return explain(self._answerer.pipeline, attributes, self._answerer.clock)
         except ProtocolError as error:
             return {"error": str(error)}
+        except UnicodeEncodeError:
+            return {"error": "not a question: UnicodeEncodeError"}
+        except Exception as error:  # noqa: BLE001 - who asks is told, whatever it is
+            why = f"{type(error).__name__}: {error}"
+            self._observe(Trouble("internal error in explaining", why, "error"))
+            return {"error": f"internal error: {why}"}
 
 
 def ask(state_dir: Path, question: Mapping[str, Any], timeout: float = 5.0) -> dict[str, Any] | None:

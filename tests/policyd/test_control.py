@@ -103,6 +103,27 @@ async def test_what_is_no_question_is_answered_with_what_is_wrong(
     assert await daemon.ask(question) == {"error": error}
 
 
+@pytest.mark.parametrize("error", [RecursionError("too deep"), ZeroDivisionError(), ValueError("odd")])
+async def test_a_fault_in_explaining_is_an_answer_and_a_trouble(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(daemon.answerer.pipeline, "explain", fail)
+    why = f"{type(error).__name__}: {error}"
+    assert await daemon.ask({"explain": USUAL}) == {"error": f"internal error: {why}"}
+    assert daemon.recorder.events == [Trouble("internal error in explaining", why, "error")]
+
+
+async def test_a_question_nested_too_deeply_is_none_and_the_next_one_is_answered(daemon: Daemon) -> None:
+    reader, writer = await asyncio.open_unix_connection(control_endpoint(daemon.state_dir).path)
+    writer.write(b"[" * 200_000 + b"\n")
+    assert await reader.readline() == b'{"error": "not a question: RecursionError"}\n'
+    writer.close()
+    assert await daemon.ask({"explain": USUAL}) is not None
+
+
 async def test_the_largest_request_of_invalid_bytes_fits(daemon: Daemon) -> None:
     sender = "\udcff" * (MAX_REQUEST - 1000)
     found = await daemon.ask({"explain": USUAL | {"sender": sender}})
