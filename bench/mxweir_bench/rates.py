@@ -66,6 +66,8 @@ def measure(
     InvalidRunError when a run did not measure what it is meant to.
     """
     runs: dict[tuple[int, str], list[Run]] = {}
+    for server in compared:  # every key is folded and counted for the first time before the clock starts
+        load.run(policyload, server, ["--conns", "64", "--requests", str(5 * KEYS), "--keys", str(KEYS)])
     for _, count, server in product(range(rounds), connections, compared):
         options = ["--conns", str(count), "--seconds", str(seconds), "--keys", str(KEYS)]
         runs.setdefault((count, server.name), []).append(_run(policyload, server, options))
