@@ -117,7 +117,7 @@ def test_a_client_that_never_reads_its_answers_is_closed_and_told(own: "Policyd"
     own.start()
     with connect(own.addresses.policy) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        with pytest.raises((ConnectionError, TimeoutError)):
+        with pytest.raises(ConnectionError):
             client.sendall(REQUEST * 200_000)
         assert own.wait_for(event="peer does not read its answers")
     assert own.ask() == "DUNNO"

@@ -170,6 +170,18 @@ def test_a_group_that_does_not_exist_is_told_in_one_line(own: "Policyd") -> None
     assert not path_of(own.addresses.policy).exists()
 
 
+def test_a_socket_that_cannot_be_made_right_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("mxweir.service.os.chown", refuse)
+    with pytest.raises(service.ServiceError, match="Operation not permitted"):
+        service.bind(Unix(str(tmp_path / "policy")))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("state", ["{directory}/domains/state", "/proc/mxweir"])
 def test_a_state_directory_that_cannot_be_used_is_told_in_one_line(own: "Policyd", state: str) -> None:
     state = state.format(directory=own.directory)

@@ -49,8 +49,10 @@ def test_every_bad_line_is_told_by_its_number_and_the_good_ones_are_kept(path: P
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
 def test_a_byte_order_mark_at_the_beginning_means_nothing(path: Path, newline: bytes) -> None:
-    found = read(path, b"\xef\xbb\xbfexample.org" + newline + b"example.net" + newline)
-    assert (list(found.records), found.bad) == (["example.org", "example.net"], [])
+    for first in (b"example.org", b".example.org", b"example.org smtp:x", b"# comment"):
+        found = read(path, b"\xef\xbb\xbf" + first + newline + b"example.net" + newline)
+        assert found == read(path, first + newline + b"example.net" + newline)
+        assert found.bad == []
 
 
 @pytest.mark.parametrize("length", [16 * 1024 - 1, 16 * 1024, 20_000, 200_000])
