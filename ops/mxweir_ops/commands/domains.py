@@ -60,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
     verified.add_argument(
         "--accept", action="store_true", help="take the file as it is, however much the table shrinks"
     )
-    for parser_with_data in (imported, checked, exported, verified):
+    for parser_with_data in (imported, added, removed, checked, exported, verified):
         add_json(parser_with_data)
 
 
@@ -74,6 +74,7 @@ def import_file(args: argparse.Namespace, config: Config, replica: Replica) -> i
         _tell_bad(args.file, found)
         print(f"mxweir domains import: not imported: {error}; if that is meant, use --force", file=sys.stderr)
         return FINDING
+    replica.accept()
     if args.json:
         bad = [line._asdict() for line in found.bad]
         print(json.dumps(changed._asdict() | {"bad": bad}))
@@ -85,33 +86,42 @@ def import_file(args: argparse.Namespace, config: Config, replica: Replica) -> i
 
 def add(args: argparse.Namespace, _config: Config, replica: Replica) -> int:
     """Add domains: all of them, or none if one is wrong."""
-    records: list[Record] = []
-    for text in args.domains:
-        try:
-            record = parse_line(f"{text} {args.next_hop}", FROM_COMMAND)
-        except ValueError as error:
-            print(f"mxweir domains add: {error}; nothing was added", file=sys.stderr)
-            return MISUSE
-        if record is not None:
-            records.append(record)
-    print(f"{replica.add(records, FROM_COMMAND)} added, {replica.count()} in the table")
+    try:
+        records = [_given(text, args.next_hop) for text in args.domains]
+    except ValueError as error:
+        print(f"mxweir domains add: {error}; nothing was added", file=sys.stderr)
+        return MISUSE
+    added, total = replica.add(records, FROM_COMMAND), replica.count()
+    print(
+        json.dumps({"added": added, "total": total}) if args.json else f"{added} added, {total} in the table"
+    )
     return GOOD
+
+
+def _given(domain: str, next_hop: str) -> Record:
+    """A domain of the command line: what would be a comment or a next hop in a file is wrong here."""
+    record = parse_line(f"{domain} {next_hop}", FROM_COMMAND)
+    if record is None or len(domain.split()) != 1 or record.next_hop != next_hop:
+        raise ValueError(f"{domain!r}{f' with next hop {next_hop!r}' if next_hop else ''} is not one domain")
+    return record
 
 
 def remove(args: argparse.Namespace, config: Config, replica: Replica) -> int:
     """Remove domains; status 1 if one was not there."""
-    status = GOOD
+    missing = []
     for text in args.domains:
         domain = fold_domain(text.removeprefix("."))
         if not replica.remove(domain, FROM_COMMAND):
-            status = FINDING
+            missing.append(text)
             known = replica.get(domain)
             why = (
                 f"it stands in {config.domains.file}; remove it there" if known else "it is not in the table"
             )
             print(f"mxweir domains remove: {text}: {why}", file=sys.stderr)
-    print(f"{replica.count()} in the table")
-    return status
+    removed, total = len(args.domains) - len(missing), replica.count()
+    told = {"removed": removed, "missing": missing, "total": total}
+    print(json.dumps(told) if args.json else f"{removed} removed, {total} in the table")
+    return FINDING if missing else GOOD
 
 
 def check(args: argparse.Namespace, _config: Config, replica: Replica) -> int:
@@ -154,18 +164,27 @@ def verify(args: argparse.Namespace, config: Config, replica: Replica) -> int:
     _tell_bad(config.domains.file, found)
     if args.accept:
         replica.replace(FROM_FILE, found.records, 1.0)
+        replica.accept()
     table = {record.domain: record for record in replica.records() if record.origins & FROM_FILE}
     missing = sorted(found.records.keys() - table.keys())
     surplus = sorted(table.keys() - found.records.keys())
+    other = sorted(name for name in found.records.keys() & table if _differ(found.records[name], table[name]))
     if args.json:
-        print(json.dumps({"file": str(config.domains.file), "missing": missing, "surplus": surplus}))
+        told = {"file": str(config.domains.file), "missing": missing, "surplus": surplus, "other": other}
+        print(json.dumps(told | {"bad": [line._asdict() for line in found.bad]}))
     else:
-        for domain in missing:
-            print(f"{domain}: in the file, not in the table")
-        for domain in surplus:
-            print(f"{domain}: in the table, not in the file")
+        for names, what in (
+            (missing, "in the file, not in the table"),
+            (surplus, "in the table, not in the file"),
+            (other, "in both, with another next hop or without its subdomains"),
+        ):
+            print("".join(f"{domain}: {what}\n" for domain in names), end="")
         print(f"{len(table)} domains from {config.domains.file}, {replica.count()} in the table")
-    return FINDING if missing or surplus else GOOD
+    return FINDING if missing or surplus or other or found.bad else GOOD
+
+
+def _differ(one: Record, other: Record) -> bool:
+    return (one.next_hop, one.subdomains) != (other.next_hop, other.subdomains)
 
 
 def _with_replica(args: argparse.Namespace, work: Work) -> int:
@@ -178,8 +197,6 @@ def _with_replica(args: argparse.Namespace, work: Work) -> int:
             replica.close()
     except ReplicaError as error:
         print(f"mxweir domains: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"mxweir domains: {error.filename}: {error.strerror}", file=sys.stderr)
     return MISUSE
 
 
