@@ -67,7 +67,8 @@ def fields(line: str) -> dict[str, str]:
 
 
 def decided(sender: str = "alice@a.example", decision: Decision | None = None, **others: str) -> Decided:
-    facts = question(sender=sender, **{"instance": "7b.1", "queue_id": "4XyZ", "context": "limits"} | others)
+    usual: dict[str, Any] = {"instance": "7b.1", "queue_id": "4XyZ", "context": "limits"}
+    facts = question(sender=sender, **usual | others)
     return Decided(facts, decision or Decision("pass", "DUNNO"), 0.0005)
 
 
