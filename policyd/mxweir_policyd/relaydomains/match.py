@@ -23,13 +23,21 @@ FROM_FILE = 1
 FROM_COMMAND = 2
 """Origin: `mxweir domains import` and `add`."""
 
-_SUBDOMAINS = 128
+_ORIGINS = (FROM_FILE, FROM_COMMAND)
+_ALL = FROM_FILE | FROM_COMMAND
+_SHIFT = 2
+"""A record's flags have a bit for each origin that knows the domain, and above one for its subdomains."""
+_SUBDOMAINS = _ALL << _SHIFT
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NEXT_HOP = re.compile(r"[!-~]{1,255}")
 
 
 class Record(NamedTuple):
-    """What is known of a domain: its name, its next hop (transport(5) syntax, or ""), who brought it."""
+    """What is said of a domain: its name, its next hop (transport(5) syntax, or ""), who says so.
+
+    A table's records keep apart what each origin says, so that none takes away
+    what another brought: `said` and `unsaid` change one origin's part.
+    """
 
     domain: str
     next_hop: str = ""
@@ -37,19 +45,45 @@ class Record(NamedTuple):
     origins: int = FROM_COMMAND
 
     def encode(self) -> bytes:
-        """As stored: flags, next hop, NUL, name."""
-        flags = self.origins | (_SUBDOMAINS if self.subdomains else 0)
-        return bytes([flags]) + f"{self.next_hop}\0{self.domain}".encode()
+        """As stored, if each of its origins says so: flags, a next hop for each origin there is, name."""
+        flags = self.origins | (self.origins << _SHIFT if self.subdomains else 0)
+        hops = "".join(f"{self.next_hop if self.origins & origin else ''}\0" for origin in _ORIGINS)
+        return bytes([flags]) + f"{hops}{self.domain}".encode()
 
     @classmethod
-    def decode(cls, raw: bytes) -> "Record":
-        """Back from the stored form."""
-        next_hop, _, domain = raw[1:].decode().partition("\0")
-        return cls(domain, next_hop, bool(raw[0] & _SUBDOMAINS), raw[0] & ~_SUBDOMAINS)
+    def decode(cls, raw: bytes, origins: int = _ALL) -> "Record":
+        """What these origins together say in the stored form.
+
+        Subdomains are included if one of them says so; the command's next hop goes before the file's.
+        """
+        origins &= raw[0]
+        *hops, domain = raw[1:].decode().split("\0")
+        said = [hop for origin, hop in zip(_ORIGINS, hops, strict=True) if hop and origin & origins]
+        return cls(domain, said[-1] if said else "", bool(raw[0] >> _SHIFT & origins), origins)
 
     def line(self) -> str:
         """As a domains file has it."""
         return f"{'.' if self.subdomains else ''}{self.domain}{' ' + self.next_hop if self.next_hop else ''}"
+
+
+def said(raw: bytes | None, record: Record) -> bytes:
+    """The stored form after the record's one origin has said this, in place of what it said before."""
+    return record.encode() if raw is None else _with_part(raw, record.encode(), record.origins)
+
+
+def unsaid(raw: bytes, origin: int) -> bytes | None:
+    """The stored form without what this origin said; None if no other one says anything."""
+    return _with_part(raw, _NOTHING, origin) if raw[0] & _ALL & ~origin else None
+
+
+def _with_part(raw: bytes, new: bytes, origin: int) -> bytes:
+    flags, part = origin | origin << _SHIFT, _ORIGINS.index(origin)
+    fields = raw[1:].split(b"\0")
+    fields[part] = new[1:].split(b"\0")[part]
+    return bytes([raw[0] & ~flags | new[0] & flags]) + b"\0".join(fields)
+
+
+_NOTHING = Record("", origins=0).encode()
 
 
 class State(Enum):

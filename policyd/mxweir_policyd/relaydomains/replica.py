@@ -16,7 +16,18 @@ import lmdb
 
 from mxweir.service import ServiceError
 from mxweir_policyd.relaydomains.damage import check_whole
-from mxweir_policyd.relaydomains.match import NOT_OURS, Match, Record, State, digest, find
+from mxweir_policyd.relaydomains.match import (
+    FROM_COMMAND,
+    FROM_FILE,
+    NOT_OURS,
+    Match,
+    Record,
+    State,
+    digest,
+    find,
+    said,
+    unsaid,
+)
 
 _MAP_SIZE = 8 * 2**30
 """Address space, not memory or disk: room for some ten million domains and their copies."""
@@ -101,14 +112,16 @@ class Replica:
         with self._environment.begin() as read:
             return int(read.stat()["entries"])
 
-    def records(self) -> Iterator[Record]:
-        """All records, in the order of their hashes."""
+    def records(self, origins: int = FROM_FILE | FROM_COMMAND) -> Iterator[Record]:
+        """What these origins say of the domains they know, in the order of the hashes."""
         with self._environment.begin() as read:
             for _, raw in read.cursor():
-                yield Record.decode(bytes(raw))
+                record = Record.decode(bytes(raw), origins)
+                if record.origins:
+                    yield record
 
     def get(self, domain: str) -> Record | None:
-        """The record of exactly this folded domain."""
+        """What all origins together say of exactly this folded domain."""
         with self._environment.begin() as read:
             raw = read.get(digest(domain))
         return None if raw is None else Record.decode(bytes(raw))
@@ -120,15 +133,12 @@ class Replica:
         of its domains: a file that was cut off or mixed up must not stop mail.
         """
         with self._writing() as write:
-            removed, kept = [], 0
+            removed, total = [], 0
             for key, raw in write.cursor():
-                record = Record.decode(bytes(raw))
-                if record.origins & origin and record.domain not in records:
-                    rest = record.origins & ~origin
-                    removed.append((key, record._replace(origins=rest).encode() if rest else None))
-                else:
-                    kept += 1
-            total = kept + len(removed)
+                total += 1
+                record = Record.decode(bytes(raw), origin)
+                if record.origins and record.domain not in records:
+                    removed.append((key, unsaid(bytes(raw), origin)))
             gone = sum(left is None for _, left in removed)
             if total and gone > max_shrink * total:
                 raise ShrinkError(
@@ -139,35 +149,31 @@ class Replica:
                     write.delete(key)
                 else:
                     write.put(key, left)
-            added = sum(self._put(write, record, origin) for record in records.values())
+            added = sum(_put(write, record._replace(origins=origin)) for record in records.values())
         return Changed(added, gone, self.count())
 
     def add(self, records: Iterable[Record], origin: int) -> int:
-        """Add domains, or change what is known of them; returns how many are new."""
+        """Add domains, or change their next hops; returns how many are new.
+
+        Adding takes nothing away: a domain whose subdomains this origin included keeps them.
+        """
+        added = 0
         with self._writing() as write:
-            return sum(self._put(write, record, origin) for record in records)
+            for record in records:
+                former = write.get(digest(record.domain))
+                kept = former is not None and Record.decode(bytes(former), origin).subdomains
+                added += _put(write, record._replace(subdomains=record.subdomains or kept, origins=origin))
+        return added
 
     def remove(self, domain: str, origin: int) -> bool:
-        """Take a folded domain away as far as this origin brought it; False if it did not."""
+        """Take away what this origin said of a folded domain; False if it said nothing."""
+        key = digest(domain)
         with self._writing() as write:
-            raw = write.get(digest(domain))
-            record = None if raw is None else Record.decode(bytes(raw))
-            if record is None or not record.origins & origin:
+            raw = write.get(key)
+            if raw is None or not Record.decode(bytes(raw), origin).origins:
                 return False
-            if rest := record.origins & ~origin:
-                return bool(write.put(digest(domain), record._replace(origins=rest).encode()))
-            return bool(write.delete(digest(domain)))
-
-    @staticmethod
-    def _put(write: lmdb.Transaction, record: Record, origin: int) -> bool:
-        """Write a record; returns whether its domain is new."""
-        key = digest(record.domain)
-        former = write.get(key)
-        origins = origin | (Record.decode(bytes(former)).origins if former else 0)
-        raw = record._replace(origins=origins).encode()
-        if raw != former:
-            write.put(key, raw)
-        return former is None
+            left = unsaid(bytes(raw), origin)
+            return bool(write.delete(key) if left is None else write.put(key, left))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[lmdb.Transaction]:
@@ -218,3 +224,13 @@ class Replica:
         owner = directory.stat()
         for path in self.path.parent.glob(f"{self.path.name}*"):
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def _put(write: lmdb.Transaction, record: Record) -> bool:
+    """Write what one origin says; returns whether the domain is new."""
+    key = digest(record.domain)
+    former = write.get(key)
+    raw = said(None if former is None else bytes(former), record)
+    if raw != former:
+        write.put(key, raw)
+    return former is None

@@ -15,6 +15,8 @@ from mxweir_policyd.relaydomains.match import (
     digest,
     find,
     parse_line,
+    said,
+    unsaid,
     valid_domain,
 )
 
@@ -36,6 +38,38 @@ records = st.builds(Record, domains, hops, st.booleans(), st.sampled_from([1, 2,
 @given(records)
 def test_a_record_comes_back_from_its_stored_form(record: Record) -> None:
     assert Record.decode(record.encode()) == record
+
+
+views = records.map(lambda record: record._replace(origins=FROM_FILE))
+
+
+@given(views, records)
+def test_what_each_origin_says_of_a_domain_is_kept_apart(file: Record, other: Record) -> None:
+    command = other._replace(domain=file.domain, origins=FROM_COMMAND)
+    for raw in (said(file.encode(), command), said(command.encode(), file)):
+        assert Record.decode(raw, FROM_FILE) == file
+        assert Record.decode(raw, FROM_COMMAND) == command
+        assert Record.decode(raw) == Record(
+            file.domain,
+            command.next_hop or file.next_hop,
+            command.subdomains or file.subdomains,
+            FROM_FILE | FROM_COMMAND,
+        )
+        assert unsaid(raw, FROM_COMMAND) == file.encode()
+        assert unsaid(raw, FROM_FILE) == command.encode()
+
+
+@given(records, views)
+def test_what_an_origin_says_replaces_what_it_said_before(record: Record, file: Record) -> None:
+    raw = said(record.encode(), file._replace(domain=record.domain))
+    assert Record.decode(raw, FROM_FILE) == file._replace(domain=record.domain)
+
+
+@given(views)
+def test_nothing_is_left_when_the_only_origin_takes_its_word_back(record: Record) -> None:
+    assert said(None, record) == record.encode()
+    assert unsaid(record.encode(), FROM_FILE) is None
+    assert Record.decode(record.encode(), FROM_COMMAND) == Record(record.domain, origins=0)
 
 
 @given(records)
@@ -142,6 +176,13 @@ def test_the_nearest_parent_answers_and_a_plain_one_in_between_does_not_stop_the
     assert find("a.b.example.org", table(*records).get).next_hop == "near:"
     plain = Record("example.org", "far:", True), Record("b.example.org")
     assert find("a.b.example.org", table(*plain).get).next_hop == "far:"
+
+
+@pytest.mark.parametrize("wide", [FROM_FILE, FROM_COMMAND])
+def test_subdomains_are_ours_if_any_origin_includes_them(wide: int) -> None:
+    narrow = FROM_FILE + FROM_COMMAND - wide
+    raw = said(Record("one.example", "", True, wide).encode(), Record("one.example", origins=narrow))
+    assert find("sub.one.example", {digest("one.example"): raw}.get).state is State.OURS
 
 
 @given(st.integers(1, 20), domains)

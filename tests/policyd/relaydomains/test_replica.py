@@ -221,6 +221,43 @@ def test_a_command_cannot_remove_what_the_file_brought(replica: Replica) -> None
     assert names(replica) == {"file.example", "both.example"}
 
 
+def test_a_domain_keeps_the_subdomains_that_the_file_brought_when_a_command_adds_it_without(
+    replica: Replica,
+) -> None:
+    replica.replace(FROM_FILE, records(".one.example"), 0.2)
+    replica.add([Record("one.example", "command:")], FROM_COMMAND)
+    assert replica.find("sub.one.example").state is State.OURS
+    assert replica.find("one.example").next_hop == "command:"
+    assert list(replica.records(FROM_FILE)) == [Record("one.example", "", True, FROM_FILE)]
+    assert list(replica.records(FROM_COMMAND)) == [Record("one.example", "command:", False, FROM_COMMAND)]
+    replica.remove("one.example", FROM_COMMAND)
+    assert replica.get("one.example") == Record("one.example", "", True, FROM_FILE)
+
+
+def test_a_domain_keeps_what_a_command_said_when_the_file_brings_it_or_takes_it_away(
+    replica: Replica,
+) -> None:
+    replica.add([Record("one.example", "command:", True)], FROM_COMMAND)
+    replica.replace(FROM_FILE, {"one.example": Record("one.example", "file:", origins=FROM_FILE)}, 0.2)
+    assert replica.get("one.example") == Record("one.example", "command:", True, BOTH)
+    replica.replace(FROM_FILE, {}, 0.2)
+    assert replica.get("one.example") == Record("one.example", "command:", True, FROM_COMMAND)
+
+
+def test_the_files_next_hop_counts_where_the_command_has_none(replica: Replica) -> None:
+    replica.replace(FROM_FILE, {"one.example": Record("one.example", "file:", origins=FROM_FILE)}, 0.2)
+    replica.add([Record("one.example")], FROM_COMMAND)
+    assert replica.find("one.example").next_hop == "file:"
+
+
+def test_adding_again_takes_no_subdomains_away_and_replacing_does(replica: Replica) -> None:
+    replica.add([Record("one.example", "one:", True)], FROM_COMMAND)
+    replica.add([Record("one.example", "two:")], FROM_COMMAND)
+    assert replica.get("one.example") == Record("one.example", "two:", True)
+    replica.replace(FROM_COMMAND, {"one.example": Record("one.example")}, 0.2)
+    assert replica.get("one.example") == Record("one.example")
+
+
 def test_adding_counts_what_is_new_and_removing_says_whether_it_was_there(replica: Replica) -> None:
     assert replica.add(records("a.example", "b.example").values(), FROM_COMMAND) == 2
     assert replica.add(records("b.example", "c.example").values(), FROM_COMMAND) == 1
