@@ -26,8 +26,11 @@ from publicsuffixlist import PublicSuffixList
 NULL_SENDER = "<>"
 """The null sender as a key of its own (RFC 5321 §4.5.5)."""
 
-_LONGEST = 320
-"""Characters in a key before it is hashed; the longest address of RFC 5321 §4.5.3.1 has 320."""
+_LARGEST = 255
+"""Bytes in a key before it is hashed; an address has at most 254 (RFC 5321 §4.5.3.1.3, less the brackets)."""
+
+_LONGEST_LOCAL = 320
+"""Characters in a local part that is looked into; a legal one has 64, of which tags may have made more."""
 
 _LONGEST_DOMAIN = 255
 """Characters in a domain (RFC 5321 §4.5.3.1.2); what is longer is neither encoded nor remembered."""
@@ -103,7 +106,7 @@ def fold_sender(address: str) -> str:
     local, domain = split(address)
     local = local.lower()
     # No legal address is longer, and what is nested in a longer one is not worth the time.
-    return _join(local if len(local) > _LONGEST else _fold_tags(local), domain)
+    return _join(local if len(local) > _LONGEST_LOCAL else _fold_tags(local), domain)
 
 
 def fold_recipient(address: str, delimiter: str) -> str:
@@ -135,9 +138,17 @@ def fold_client(address: str, ipv4_prefix: int, ipv6_prefix: int) -> tuple[str, 
 
 
 def bounded(key: str) -> str:
-    """A key of unreasonable length becomes its hash: what a stranger sends never makes a large key."""
-    if len(key) <= _LONGEST:
-        return key
+    """A key of more than 255 bytes becomes its hash: what a stranger sends never makes a large key.
+
+    The bytes are those that Python holds (PEP 393): 255 characters of ASCII, 127
+    with others among them, 63 with such as emoji.
+    """
+    width = 1 if key.isascii() else 2 if max(key) <= "\uffff" else 4
+    return key if len(key) * width <= _LARGEST else hashed(key)
+
+
+def hashed(key: str) -> str:
+    """What stands for a key that is too large; the same for the same key only."""
     return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 

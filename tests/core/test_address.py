@@ -1,4 +1,5 @@
 import re
+import sys
 import time
 
 import pytest
@@ -17,7 +18,7 @@ from mxweir.address import (
     text_of,
 )
 
-LONGEST = 320
+LARGEST = 255
 
 # What a stranger may send: mostly the signs that folding looks at, sometimes anything.
 SIGNS = (
@@ -199,7 +200,7 @@ def test_whatever_a_stranger_sends_makes_a_short_key_of_valid_text(raw):
         registrable_domain(fold_domain(split(text)[1])),
         *fold_client(text, 24, 64),
     ):
-        assert len(key) <= LONGEST
+        assert len(key) <= LARGEST
         assert key.encode().decode() == key
 
 
@@ -214,11 +215,20 @@ def test_the_last_at_sign_parts_an_address(local, domain):
     assert split(f"{local}@{domain}") == (local, domain)
 
 
-def test_a_key_of_the_longest_legal_length_stays_readable_and_a_longer_one_is_hashed():
-    longest = "l" * 64 + "@" + "d" * 255
-    assert bounded(longest) == longest
-    assert bounded(longest + "d").startswith("sha256:")
-    assert bounded(longest + "d") != bounded(longest + "e")
+def test_an_address_of_the_longest_legal_length_stays_readable_and_a_longer_key_is_hashed():
+    longest = "l" * 64 + "@" + "d" * 189
+    assert len(longest) == 254
+    assert fold_sender(longest) == fold_recipient(longest, "") == longest
+    assert bounded(longest + "d") == longest + "d"
+    assert bounded(longest + "dd").startswith("sha256:")
+    assert bounded(longest + "dd") != bounded(longest + "de")
+
+
+@pytest.mark.parametrize(("sign", "most"), [("a", 255), ("ä", 127), ("中", 127), ("😀", 63)])
+def test_a_key_is_bounded_by_the_bytes_that_it_takes(sign, most):
+    assert bounded("a" * (most - 1) + sign) == "a" * (most - 1) + sign
+    assert bounded("a" * most + sign).startswith("sha256:")
+    assert sys.getsizeof(bounded(sign * most)) <= 255 + sys.getsizeof("😀")
 
 
 def test_tags_nested_a_thousand_deep_are_no_trouble():

@@ -88,7 +88,7 @@ def test_what_an_operator_writes_folds_as_what_strangers_send(raw, key):
 
 @given(st.binary(max_size=2000))
 def test_a_word_of_any_bytes_is_a_short_key_of_valid_text(raw):
-    assert len(fold_word(raw).encode().decode()) <= 320
+    assert len(fold_word(raw).encode().decode()) <= 255
 
 
 def test_the_settings_of_a_folder_are_its_own():

@@ -38,6 +38,13 @@ from mxweir.ratelimit.memory import GcraTable
 
 Express = Callable[[Facts, float], bool]
 
+LONGEST_JOINED = 320
+"""Characters in a key of three or more parts before it is hashed, which is left to the long way.
+
+Two parts never make more than 1.3 KB, and need no look: each has up to 255 bytes, and the widest character
+of one sets the width of both. Nor do 320 characters.
+"""
+
 _PLACES = {
     "client_address": "facts[0][0]",
     "client_network": "facts[0][1]",
@@ -82,12 +89,13 @@ def _ask(i: int, places: Sequence[str], separator: str, has_own: bool) -> list[s
     )
     lines.append(f"key{i} = " + (f" + {separator!r} + ".join(parts) if len(places) > 1 else places[0]))
     unknown = [f"not {part}" for part in parts] if len(places) > 1 else [f"not key{i}"]
+    long = [f"len(key{i}) > {LONGEST_JOINED}"] if len(places) > 2 else []
     own = [f"key{i} in own{i}"] if has_own else []
     return [
         *lines,
         f"at{i} = now * rate{i}",
         f"turn{i} = table{i}.young.get(key{i}) or table{i}.old.get(key{i}, 0.0)",
         f"turn{i} = (turn{i} if turn{i} > at{i} else at{i}) + 1.0",
-        f"if {' or '.join([*unknown, f'turn{i} - at{i} > burst{i}', *own])}:",
+        f"if {' or '.join([*unknown, *long, f'turn{i} - at{i} > burst{i}', *own])}:",
         "    return False",
     ]

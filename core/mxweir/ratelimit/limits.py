@@ -14,11 +14,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from mxweir.address import hashed
 from mxweir.config import LimitRule
 from mxweir.events import Observed
 from mxweir.facts import READERS, Facts, Folder
 from mxweir.ratelimit.arithmetic import ROUNDING
-from mxweir.ratelimit.express import Express, write_express
+from mxweir.ratelimit.express import LONGEST_JOINED, Express, write_express
 from mxweir.ratelimit.memory import DistinctTable, GcraTable, Pace, Paces, Repeats, Row, Table, WindowTable
 from mxweir.ratelimit.rate import Rate
 from mxweir.trail import Step
@@ -259,9 +260,15 @@ def _reader(names: Sequence[str]) -> Callable[[Facts], str]:
 
     def read(facts: Facts) -> str:
         parts = [read(facts) for read in readers]
-        return _SEPARATOR.join(parts) if all(parts) else ""
+        return _joined(parts) if all(parts) else ""
 
     return read
+
+
+def _joined(parts: Sequence[str]) -> str:
+    """One key of several parts, each bounded already: what many of them make is bounded here."""
+    key = _SEPARATOR.join(parts)
+    return hashed(key) if len(parts) > 2 and len(key) > LONGEST_JOINED else key
 
 
 def _table(rule: LimitRule, own: Mapping[str, Rate | None], capacity: int) -> Table:
@@ -279,4 +286,4 @@ def _pace(rule: LimitRule, rate: Rate, burst: float) -> Pace:
 
 def _folded(names: Sequence[str], text: str, folder: Folder) -> str:
     parts = [part.strip() for part in text.split(",")] if len(names) > 1 else [text]
-    return _SEPARATOR.join(folder.key(name, part) for name, part in zip(names, parts, strict=True))
+    return _joined([folder.key(name, part) for name, part in zip(names, parts, strict=True)])

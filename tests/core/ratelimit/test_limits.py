@@ -1,3 +1,4 @@
+import sys
 from typing import Any
 
 import pytest
@@ -394,6 +395,40 @@ def test_the_express_lane_counts_by_the_very_key_of_the_limit(key):
     assert plan.express is not None
     assert plan.express(facts, NOW)
     assert [counted_key for _, rows in counted.rows(NOW) for counted_key, _ in rows] == [READERS[key](facts)]
+
+
+@pytest.mark.parametrize("sign", ["a", "\u4e2d", "\U0001f600"])
+@pytest.mark.parametrize(
+    "key", [list(KEYS), ["sender", "recipient", "helo"], ["sender", "recipient"], ["helo"]]
+)
+def test_no_key_of_however_many_parts_takes_more_than_1300_bytes(key, sign):
+    text = limit("k", str(key).replace("'", '"'), "3/day")
+    fast, slow = limits(text), limits(text)
+    slow._plans = {moment: plan._replace(express=None) for moment, plan in slow._plans.items()}
+    for length in (1, 40, 63, 64, 100, 127, 190, 240, 250, 300):
+        word = "a" * (length - 1) + sign
+        facts = question(
+            sender=f"{'s' * length}@x.example",
+            recipient=f"{word}@y.example",
+            helo=word,
+            sasl_username=word,
+            instance=str(length),
+        )
+        for i in range(4):
+            asked = facts._replace(instance=b"%d.%d" % (length, i))
+            assert said(fast.decide(asked, NOW)) == said(slow.decide(asked, NOW))
+    assert remembered(fast, NOW) == remembered(slow, NOW)
+    keys = [key for _, rows in fast.rows(NOW) for key, _ in rows]
+    assert len(keys) == 10
+    assert max(map(sys.getsizeof, keys)) < 1300 + sys.getsizeof("\U0001f600")
+
+
+def test_an_override_of_many_long_parts_holds_for_the_key_that_it_names():
+    parts = ["s" * 200 + "@x.example", "r" * 200 + "@y.example", "h" * 200]
+    override = f'overrides = {{ "{", ".join(parts)}" = "2/day" }}'
+    counted = limits(limit("k", '["sender", "recipient", "helo"]', "9/day", override))
+    facts = question(sender=parts[0], recipient=parts[1], helo=parts[2])
+    assert [refused(counted.decide(facts, NOW)) for _ in range(3)] == [None, None, "k"]
 
 
 @pytest.mark.parametrize("text", [RULES, MIXED])
