@@ -62,6 +62,9 @@ class Slices:
         self.counts: dict[int, float] = {}
         self.total = 0.0
 
+    def __len__(self) -> int:
+        return len(self.counts)
+
     def forget(self, oldest: int) -> None:
         """Drop the parts before `oldest`."""
         for part in [part for part in self.counts if part < oldest]:

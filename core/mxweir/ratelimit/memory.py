@@ -10,14 +10,18 @@ say.
 generations turn early. Then keys that were not touched for longest are
 forgotten (a limit forgets in favour of mail), while those in use stay: a flood
 of new keys cannot wash away the counter of somebody who goes on sending.
+
+The bound counts what takes the memory: keys where each has one number, else the
+parts of a window that were used, or the different values.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from mxweir.ratelimit.arithmetic import SLICES, Answer, Seen, Slices, distinct, gcra, window
 
 V = TypeVar("V")
+Parts = TypeVar("Parts", bound=Sized)
 Row = tuple[str, Any]
 """A counter on its way to a file or to a table with another rate: key, and numbers in JSON's types."""
 
@@ -183,8 +187,39 @@ class GcraTable(Generations[float]):
                 self.put(key, now * pace.rate + left)
 
 
-class WindowTable(Generations[Slices]):
-    """Quotas over a sliding window."""
+class PartsTable(Generations[Parts]):
+    """Keys of which many parts are remembered; the bound counts parts and not keys."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, lifetime: float, capacity: int) -> None:
+        super().__init__(lifetime, capacity)
+        self._parts = 0
+
+    def keep(self, key: str) -> None:
+        """Let a key live on, with all its parts."""
+        if key not in self.young and (found := self.old.get(key)) is not None:
+            self._store(key, found, 0)
+
+    def turn(self) -> None:
+        """Start a new generation."""
+        self._parts = 0
+        super().turn()
+
+    def _counted(self, key: str, held: Parts) -> int:
+        """How many of the key's parts count; one that comes up from the old generation brings all along."""
+        return len(held) if key in self.young else 0
+
+    def _store(self, key: str, held: Parts, counted: int) -> None:
+        """Remember a key's parts, of which so many were counted before."""
+        super().put(key, held)
+        self._parts += len(held) - counted
+        if self._parts >= self.half:
+            self.turn()
+
+
+class WindowTable(PartsTable[Slices]):
+    """Quotas over a sliding window. The bound counts the parts of it that a key used, up to 61."""
 
     def __init__(self, paces: Paces, capacity: int) -> None:
         super().__init__(max(pace.period for pace in paces.counted()) * (1 + 2 / SLICES), capacity)
@@ -197,15 +232,20 @@ class WindowTable(Generations[Slices]):
     def ask(self, key: str, value: str, cost: float, now: float) -> Answer[tuple[int, float]]:
         """Is there room?"""
         pace = self._paces.of(key)
-        return window(self.get(key, _NO_SLICES), now, cost, pace.amount, pace.period)
+        slices = self.get(key, _NO_SLICES)
+        counted = self._counted(key, slices)
+        answer = window(slices, now, cost, pace.amount, pace.period)
+        self._parts -= counted - self._counted(key, slices)
+        return answer
 
     def put(self, key: str, mark: Any) -> None:
         """Count it."""
         slices = self.get(key, _NO_SLICES)
         if slices is _NO_SLICES:
             slices = Slices()
+        counted = self._counted(key, slices)
         slices.add(*mark)
-        super().put(key, slices)
+        self._store(key, slices, counted)
 
     def rows(self, now: float) -> Iterator[Row]:
         """Key and [age in seconds of each part, events]; a part is as old as its last moment."""
@@ -225,13 +265,12 @@ class WindowTable(Generations[Slices]):
                     self.put(key, (part, count))
 
 
-class DistinctTable(Generations[Seen]):
-    """How many different values a key had. The bound counts values, not keys."""
+class DistinctTable(PartsTable[Seen]):
+    """How many different values a key had. The bound counts values."""
 
     def __init__(self, paces: Paces, capacity: int) -> None:
         super().__init__(max(pace.period for pace in paces.counted()), capacity)
         self._paces = paces
-        self._values = 0
 
     def capacity(self, key: str) -> float:
         """How many different values the key may have."""
@@ -240,31 +279,20 @@ class DistinctTable(Generations[Seen]):
     def ask(self, key: str, value: str, cost: float, now: float) -> Answer[tuple[str, float]]:
         """Is the value known, or is there room for one more?"""
         pace = self._paces.of(key)
-        return distinct(self.get(key, _NOTHING_SEEN), value, now, pace.amount, pace.period)
+        seen = self.get(key, _NOTHING_SEEN)
+        counted = self._counted(key, seen)
+        answer = distinct(seen, value, now, pace.amount, pace.period)
+        self._parts -= counted - self._counted(key, seen)
+        return answer
 
     def put(self, key: str, mark: Any) -> None:
         """Remember the value."""
         seen = self.get(key, _NOTHING_SEEN)
         if seen is _NOTHING_SEEN:
             seen = Seen()
-        # A key that comes up from the old generation brings all its values along.
-        counted = len(seen) if key in self.young else 0
+        counted = self._counted(key, seen)
         seen.see(*mark)
-        self._values += len(seen) - counted
-        super().put(key, seen)
-        if self._values >= self.half:
-            self.turn()
-
-    def keep(self, key: str) -> None:
-        """Let a key live on, with all its values."""
-        if key not in self.young:
-            self._values += len(self.old.get(key, _NOTHING_SEEN))
-        super().keep(key)
-
-    def turn(self) -> None:
-        """Start a new generation."""
-        self._values = 0
-        super().turn()
+        self._store(key, seen, counted)
 
     def rows(self, now: float) -> Iterator[Row]:
         """Key and [value, age in seconds]."""

@@ -296,6 +296,54 @@ def test_a_window_keeps_at_most_one_number_for_each_of_its_parts():
     assert slices.total == sum(slices.counts.values())
 
 
+def parts(table: Any) -> int:
+    """What the bound of a window or a distinct table counts."""
+    return sum(map(len, {id(held): held for _, held in table.items()}.values()))
+
+
+def test_the_bound_of_a_window_counts_the_parts_that_were_used():
+    table = made("window", amount=1e9, capacity=6000)
+    for second in range(60):
+        for key in range(1000):
+            pass_(table, f"key {key}", NOW + second)
+            assert len(table) <= 6000
+    assert parts(table) <= 6000
+
+
+def test_keys_in_use_of_a_window_keep_all_that_they_used_as_long_as_their_parts_have_room():
+    table = made("window", amount=1e9, capacity=6000)
+    for second in range(600):
+        table.tick(NOW + second)
+        for key in range(40):
+            pass_(table, f"key {key}", NOW + second)
+    assert all(used(table, f"key {key}", NOW + 600) == 60 for key in range(40))
+
+
+@pytest.mark.parametrize("kind", ["window", "distinct"])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.1, 1.0, 30.0, 200.0]),
+            st.sampled_from("abcdef"),
+            st.sampled_from("xyzuvw"),
+            st.sampled_from(["ask", "keep", "tick"]),
+        ),
+        max_size=150,
+    )
+)
+def test_the_parts_counted_are_those_of_the_young_generation(kind, events):
+    table = made(kind, amount=4.0, capacity=30)
+    now = NOW
+    for gap, key, value, also in events:
+        now += gap
+        pass_(table, key, now, value)
+        if also == "tick":
+            table.tick(now)
+        elif also == "keep":
+            table.keep(key)
+        assert table._parts == sum(map(len, table.young.values())) < table.half
+
+
 def test_the_bound_of_a_distinct_table_counts_values():
     table = made("distinct", amount=100.0, capacity=1000)
     for key in range(100):
