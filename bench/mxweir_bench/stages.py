@@ -97,13 +97,13 @@ def _stages(config: Config, replica: Replica, log: LogObserver, requests: Iterat
         return pipeline.facts(parsed(raw))
 
     def event(raw: bytes) -> Event:
-        answerer.answer(parsed(raw))
+        answerer.answer([parsed(raw)])
         return events.pop()
 
     relay = _best(requests, facts, lambda each: pipeline.domains.state(each.recipient.domain))
     limits = _best(requests, facts, lambda each: pipeline.limits.decide(each, clock()))
     decide = _best(requests, facts, lambda each: pipeline.decide(each, clock()))
-    answer = _best(requests, parsed, answerer.answer)
+    answer = _best(requests, parsed, lambda each: answerer.answer([each]))
     again = [raw for _, raw in zip(range(_PASSES * _REQUESTS), requests, strict=False)]
     fold = _best(iter(again), parsed, pipeline.facts)
     return {

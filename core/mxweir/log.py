@@ -8,7 +8,7 @@ summed up.
 
 import sys
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, TextIO, cast
 
 import structlog
@@ -50,7 +50,10 @@ class LogObserver:
         self._repeated: dict[str, tuple[float, int, str]] = {}
         self._level = _LEVELS[settings.level]
         self._lines = Outlet(stream or sys.stderr, later)
-        self._logger = _logger(settings, daemon, self._lines)
+        self._daemon = daemon
+        self._now = _Now()
+        self._render = jsonline if settings.format == "json" else logfmt
+        self._logger = _logger(settings, self._stamp, self._render, self._lines)
 
     def handlers(self) -> Handlers:
         """What is written: decisions and scans only where the level lets them through."""
@@ -90,6 +93,16 @@ class LogObserver:
         self.tick()
         self._lines.write_out()
 
+    def _stamp(self, _: object, level: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        """Put time, level and daemon in front."""
+        head = {
+            "time": self._now.text(),
+            "level": level,
+            "daemon": self._daemon,
+            "event": fields.pop("event"),
+        }
+        return {**head, **fields}
+
     def _may_write(self) -> bool:
         """Whether the rate of decision lines allows another one."""
         now = self._clock()
@@ -106,7 +119,12 @@ class LogObserver:
         if not self._may_write():
             return
         facts, decision, seconds = event
+        # The same line that the logger would make, without its general way: there is one for every question.
         fields: dict[str, object] = {
+            "time": self._now.text(),
+            "level": "info",
+            "daemon": self._daemon,
+            "event": "decision",
             "verdict": decision.verdict,
             "queue_id": text_of(facts.queue_id),
             "instance": text_of(facts.instance),
@@ -127,7 +145,8 @@ class LogObserver:
             fields["used"] = decision.figure
         if decision.observed:
             fields["observed"] = _observed(decision.observed)
-        self._logger.info("decision", **fields)
+        self._lines.write(f"{self._render(fields)}\n")
+        self._lines.flush()
 
     def _scanned(self, event: Scanned) -> None:
         if not self._may_write():
@@ -159,29 +178,27 @@ def _observed(observed: tuple[Observed, ...]) -> str:
     return "; ".join(f"{o.rule} {o.key} {o.figure}" for o in observed)
 
 
-class _Stamp:
-    """Puts time, level and daemon in front; the second's text is made once a second."""
+class _Now:
+    """The time as a text; what is the same for a second is made once a second."""
 
-    def __init__(self, daemon: str) -> None:
-        self._daemon = daemon
+    def __init__(self) -> None:
         self._second = -1
         self._text = ""
 
-    def __call__(self, _: object, level: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    def text(self) -> str:
+        """UTC, to the millisecond (RFC 3339)."""
         second, part = divmod(int(time.time() * 1000), 1000)
         if second != self._second:
             self._second = second
             self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        stamp = f"{self._text}.{part:03d}Z"
-        return {"time": stamp, "level": level, "daemon": self._daemon, "event": fields.pop("event"), **fields}
+        return f"{self._text}.{part:03d}Z"
 
 
-def _logger(settings: Log, daemon: str, lines: Outlet) -> Any:
+def _logger(settings: Log, stamp: Any, render: Callable[[Mapping[str, object]], str], lines: Outlet) -> Any:
     """A structlog logger of its own, so that nothing is configured for the whole process."""
-    render = jsonline if settings.format == "json" else logfmt
     return structlog.wrap_logger(
         structlog.WriteLogger(cast("TextIO", lines)),
-        processors=[_Stamp(daemon), lambda _, __, fields: render(fields)],
+        processors=[stamp, lambda _, __, fields: render(fields)],
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
         cache_logger_on_first_use=True,
     ).bind()

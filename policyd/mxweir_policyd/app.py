@@ -91,7 +91,7 @@ class PolicyDaemon:
         self._replica = Replica(config.state_dir, mend=True)
         self._file = DomainsFile(config.domains.file, config.domains.max_shrink)
         self._answerer = Answerer(build_pipeline(config, self._replica), self._clock, self._observe)
-        self._sessions = Sessions(config.policyd.max_connections, self._observe)
+        self._sessions = Sessions(config.policyd.max_connections, self._answerer)
         self._listeners: list[service.Listener] = []
         self._servers: list[asyncio.AbstractServer] = []
         self._stopping = asyncio.Event()
@@ -171,8 +171,8 @@ class PolicyDaemon:
             )
         service.allow_files(policyd.max_connections + _OTHER_FILES)
         kinds: list[tuple[str, tuple[Endpoint, ...], Callable[[], Session]]] = [
-            ("policy", policyd.listen, partial(PolicySession, self._sessions, self._answerer)),
-            ("maps", policyd.maps, partial(MapSession, self._sessions, self._answerer)),
+            ("policy", policyd.listen, partial(PolicySession, self._sessions)),
+            ("maps", policyd.maps, partial(MapSession, self._sessions)),
         ]
         for name, endpoints, factory in kinds:
             handed = given.get(name, [])

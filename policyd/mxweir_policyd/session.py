@@ -6,7 +6,7 @@ lets anybody relay.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import cast
@@ -29,30 +29,34 @@ class Answerer:
         self.clock = clock
         self.observe = observe
 
-    def answer(self, request: Request) -> bytes:
-        """The reply to one request."""
-        started = perf_counter()
-        try:
-            facts = self.pipeline.facts(request)
-            decision = self.pipeline.decide(facts, self.clock())
-            reply = _DUNNO if decision is PASS else format_reply(decision.reply)
-            self.observe(tuple.__new__(Decided, (facts, decision, perf_counter() - started)))
-        except Exception as error:  # noqa: BLE001 - whatever it is, Postfix gets its answer
-            self.observe(
-                Trouble("internal error, answered DUNNO", f"{type(error).__name__}: {error}", "error")
-            )
-            return _DUNNO
-        return reply
+    def answer(self, requests: Sequence[Request]) -> list[bytes]:
+        """The replies to requests that came in together."""
+        started, now = perf_counter(), self.clock()
+        pipeline, observe = self.pipeline, self.observe
+        replies = []
+        for request in requests:
+            try:
+                facts = pipeline.facts(request)
+                decision = pipeline.decide(facts, now)
+                reply = _DUNNO if decision is PASS else format_reply(decision.reply)
+                observe(tuple.__new__(Decided, (facts, decision, perf_counter() - started)))
+            except Exception as error:  # noqa: BLE001 - whatever it is, Postfix gets its answer
+                what = f"{type(error).__name__}: {error}"
+                observe(Trouble("internal error, answered DUNNO", what, "error"))
+                reply = _DUNNO
+            replies.append(reply)
+        return replies
 
 
 class Sessions:
     """The open connections of one daemon, bounded in number."""
 
-    def __init__(self, most: int, observe: Observer) -> None:
+    def __init__(self, most: int, answerer: Answerer) -> None:
         self.most = most
-        self.observe = observe
+        self.answerer = answerer
+        self.observe = answerer.observe
         self.open: set[Session] = set()
-        self.turn = Turn()
+        self.turn = Turn(answerer)
 
     def close_idle(self) -> None:
         """Close those that have no request half read."""
@@ -71,10 +75,11 @@ class Turn:
     processor from us. Done in a row, most find their reader awake.
     """
 
-    def __init__(self) -> None:
-        self._waiting: list[tuple[Session, bytes]] = []
+    def __init__(self, answerer: Answerer) -> None:
+        self._answerer = answerer
+        self._waiting: list[tuple[PolicySession, bytes]] = []
 
-    def take(self, session: "Session", data: bytes) -> None:
+    def take(self, session: "PolicySession", data: bytes) -> None:
         """Answer these bytes before the loop waits again."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self.answer)
@@ -83,9 +88,10 @@ class Turn:
     def answer(self) -> None:
         """Answer all that waits."""
         waiting, self._waiting = self._waiting, []
-        answers = [(session, answer) for session, data in waiting for answer in session.answers(data)]
-        for session, answer in answers:
-            session.write(answer)
+        asked = [(session, request) for session, data in waiting for request in session.read(data)]
+        answers = self._answerer.answer([request for _, request in asked])
+        for (session, _), answer in zip(asked, answers, strict=True):
+            session.transport.write(answer)
 
 
 class Session(asyncio.Protocol):
@@ -93,8 +99,7 @@ class Session(asyncio.Protocol):
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._transport: asyncio.Transport
-        self.data_received = partial(sessions.turn.take, self)  # type: ignore[method-assign]
+        self.transport: asyncio.Transport
 
     @property
     def busy(self) -> bool:
@@ -103,22 +108,14 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or close it when there are too many."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports inherit from nothing
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's transports inherit from nothing
         if len(self._sessions.open) >= self._sessions.most:
             self._sessions.observe(
                 Trouble("too many connections", f"max_connections = {self._sessions.most}")
             )
-            self._transport.abort()
+            self.transport.abort()
             return
         self._sessions.open.add(self)
-
-    def answers(self, data: bytes) -> list[bytes]:
-        """Answers to what is whole now, in order."""
-        raise NotImplementedError
-
-    def write(self, answer: bytes) -> None:
-        """Send an answer."""
-        self._transport.write(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -129,11 +126,11 @@ class Session(asyncio.Protocol):
     def pause_writing(self) -> None:
         """A peer that asks and does not read its answers is no smtpd; close before its answers pile up."""
         self._sessions.observe(Trouble("peer does not read its answers", "connection closed"))
-        self._transport.abort()  # close() would wait until everything is sent, which it never is
+        self.transport.abort()  # close() would wait until everything is sent, which it never is
 
     def close(self) -> None:
         """Close the connection."""
-        self._transport.close()
+        self.transport.close()
 
     def _refuse(self, what: str, detail: str) -> None:
         self._sessions.observe(Trouble(what, f"{detail}; connection closed"))
@@ -143,39 +140,39 @@ class Session(asyncio.Protocol):
 class PolicySession(Session):
     """A connection of one smtpd process."""
 
-    def __init__(self, sessions: Sessions, answerer: Answerer) -> None:
+    def __init__(self, sessions: Sessions) -> None:
         super().__init__(sessions)
-        self._answerer = answerer
         self._reader = RequestReader()
+        self.data_received = partial(sessions.turn.take, self)  # type: ignore[method-assign]
 
     @property
     def busy(self) -> bool:
         """Whether a request has begun and not ended."""
         return self._reader.pending
 
-    def answers(self, data: bytes) -> list[bytes]:
-        """Answers to the requests that are whole now."""
+    def read(self, data: bytes) -> list[Request]:
+        """The requests that are whole now."""
         try:
-            requests = self._reader.feed(data)
+            return self._reader.feed(data)
         except ProtocolError as error:
             self._refuse("policy protocol error", str(error))
             return []
-        return [self._answerer.answer(request) for request in requests]
 
 
 class MapSession(Session):
     """A connection to the map server."""
 
-    def __init__(self, sessions: Sessions, answerer: Answerer) -> None:
+    def __init__(self, sessions: Sessions) -> None:
         super().__init__(sessions)
-        self._answerer = answerer
         self._reader = LookupReader()
 
-    def answers(self, data: bytes) -> list[bytes]:
-        """Answers to the lookups that are whole now."""
+    def data_received(self, data: bytes) -> None:
+        """Answer every lookup that is whole now."""
         try:
             lookups = self._reader.feed(data)
         except SocketmapError as error:
             self._refuse("map protocol error", str(error))
-            return []
-        return [maps.answer(lookup, self._answerer.pipeline.domains) for lookup in lookups]
+            return
+        domains = self._sessions.answerer.pipeline.domains
+        for lookup in lookups:
+            self.transport.write(maps.answer(lookup, domains))

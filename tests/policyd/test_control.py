@@ -79,7 +79,7 @@ async def test_a_refusal_is_explained_by_its_check_and_rule(daemon: Daemon) -> N
 async def test_what_the_daemon_counted_is_in_the_explanation_and_asking_counts_nothing(
     daemon: Daemon,
 ) -> None:
-    daemon.answerer.answer(parse_request(format_request(USUAL)[:-1]))
+    daemon.answerer.answer([parse_request(format_request(USUAL)[:-1])])
     for _ in range(5):
         found = await daemon.ask({"explain": USUAL | {"instance": "2.2.2.0"}})
         assert found is not None

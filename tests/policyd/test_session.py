@@ -48,7 +48,7 @@ def answerer(table: Any) -> tuple[Answerer, Recorder]:
 def test_whatever_is_asked_the_answer_is_one_line_of_printable_text(request: Request) -> None:
     made, _ = answerer(Table())
     for context in (request.policy_context, b"limits"):
-        reply = made.answer(request._replace(policy_context=context, protocol_state=b"RCPT"))
+        [reply] = made.answer([request._replace(policy_context=context, protocol_state=b"RCPT")])
         assert reply.startswith((b"action=DUNNO\n", b"action=550 5.", b"action=554 5."))
         assert reply.endswith(b"\n\n")
         assert reply[:-2].decode().isprintable()
@@ -56,7 +56,7 @@ def test_whatever_is_asked_the_answer_is_one_line_of_printable_text(request: Req
 
 def test_an_answer_is_told_to_the_observers_with_the_time_it_took() -> None:
     made, recorder = answerer(Table())
-    made.answer(Request(recipient=b"x@foreign.example"))
+    made.answer([Request(recipient=b"x@foreign.example")])
     (event,) = recorder.events
     assert isinstance(event, Decided)
     assert event.decision.check == "relay"
@@ -65,5 +65,5 @@ def test_an_answer_is_told_to_the_observers_with_the_time_it_took() -> None:
 
 def test_a_fault_of_ours_is_answered_dunno_and_told() -> None:
     made, recorder = answerer(Table(RuntimeError("a fault")))
-    assert made.answer(Request(recipient=b"anna@example.org")) == b"action=DUNNO\n\n"
+    assert made.answer([Request(recipient=b"anna@example.org")]) == [b"action=DUNNO\n\n"]
     assert recorder.events == [Trouble("internal error, answered DUNNO", "RuntimeError: a fault", "error")]
