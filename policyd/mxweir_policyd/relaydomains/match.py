@@ -159,7 +159,7 @@ def valid_domain(text: str) -> str:
     shown = text if len(text) <= 80 else f"{text[:80]}…"
     if not domain.isascii():
         raise ValueError(f"{shown!r} is no international domain name (IDNA 2008)")
-    if len(domain) > 253:
+    if max(len(domain), len(text.rstrip("."))) > 253:
         raise ValueError(f"{shown!r} is longer than 253 characters")
     labels = domain.split(".")
     if not all(map(_LABEL.fullmatch, labels)):

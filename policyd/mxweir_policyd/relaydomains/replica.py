@@ -8,7 +8,9 @@ remembered, for a second.
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterable, Iterator, Mapping
+from mmap import PAGESIZE
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +33,11 @@ from mxweir_policyd.relaydomains.match import (
 
 _MAP_SIZE = 8 * 2**30
 """Address space, not memory or disk: room for some ten million domains and their copies."""
+
+_LOCK_SIZE = 64 * 1024
+"""Bytes of the lock file, which LMDB takes as room for a thousand readers."""
+
+_HEADER = 2 * PAGESIZE
 
 _REMEMBERED = 16_384
 
@@ -178,7 +185,7 @@ class Replica:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[lmdb.Transaction]:
         try:
-            with self._environment.begin(write=True) as write:
+            with _not_stopping(), self._environment.begin(write=True) as write:
                 yield write
         except lmdb.MapFullError:
             raise ReplicaError(f"{self.path}: the table has reached its largest size") from None
@@ -199,11 +206,20 @@ class Replica:
             self.put_aside = self.path.rename(self.path.with_suffix(".broken"))
             return self._environment_at(self.path)
         except (lmdb.Error, OSError) as error:
-            raise ReplicaError(f"{self.path}: cannot be opened: {error}") from None
+            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            why = why.removeprefix(f"{self.path}: ")
+            raise ReplicaError(f"{self.path}: cannot be opened: {why}") from None
 
     @staticmethod
     def _environment_at(path: Path) -> lmdb.Environment:
-        environment = lmdb.open(str(path), subdir=False, map_size=_MAP_SIZE, max_readers=512, mode=0o660)
+        _allocate_lock(path)
+        new = not path.exists()
+        try:
+            environment = lmdb.open(str(path), subdir=False, map_size=_MAP_SIZE, mode=0o660)
+        except lmdb.Error:
+            if new and path.exists() and path.stat().st_size < _HEADER:
+                path.unlink()  # half a beginning, for want of room, would be taken for damage
+            raise
         with contextlib.ExitStack() as undo:
             undo.callback(environment.close)
             with environment.begin() as read:
@@ -234,3 +250,27 @@ def _put(write: lmdb.Transaction, record: Record) -> bool:
     if raw != former:
         write.put(key, raw)
     return former is None
+
+
+def _allocate_lock(table: Path) -> None:
+    """Give the lock file its place on the disk; raises OSError when that is full.
+
+    LMDB makes it with a hole for the whole of it, and the process would die
+    (SIGBUS) as it fills the hole on a full disk. The table itself is written.
+    """
+    lock = os.open(f"{table}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    try:
+        if os.fstat(lock).st_size < _LOCK_SIZE:
+            os.posix_fallocate(lock, 0, _LOCK_SIZE)
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _not_stopping() -> Iterator[None]:
+    """A Ctrl-Z waits: no other process can change the table while this one has LMDB's lock."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)

@@ -60,7 +60,7 @@ def another_process(code: str, directory: Path) -> Iterator[subprocess.Popen[str
     """Run code with `replica` open there, until the end of the `with` at the latest."""
     command = [sys.executable, "-P", "-c", BEGIN + code, str(directory)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, process_group=0) as process:
         try:
             yield process
         finally:
@@ -467,6 +467,65 @@ print(replica.find("d1.example").state.name, replica.find("new1.example").state.
         assert hear(other) == "OURS NOT_OURS\n"
     with closed(Replica(tmp_path)) as replica:
         assert names(replica) == set(numbered(100))
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system in memory on which not a byte is free."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(directory)]
+    done = subprocess.run(mount, check=False, capture_output=True, text=True, timeout=10)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        (directory / "state").mkdir()
+        with pytest.raises(OSError, match="No space left"):
+            (directory / "ballast").write_bytes(bytes(1_000_000))
+        yield directory
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True, timeout=10)
+
+
+@pytest.mark.parametrize("free", [0, 1, 8, 16, 17])
+def test_a_disk_that_is_full_at_the_first_start_is_told_in_one_line(full_disk: Path, free: int) -> None:
+    os.truncate(full_disk / "ballast", (full_disk / "ballast").stat().st_size - free * 4096)
+    code = f"""
+for attempt in range(2):
+    try:
+        Replica(Path({str(full_disk / "state")!r}))
+    except ReplicaError as error:
+        print(error, flush=True)
+"""
+    with another_process(code, full_disk.parent / "elsewhere") as starting:
+        told = [hear(starting), hear(starting)]
+        assert starting.wait(30) == 0
+    assert told == [f"{full_disk}/state/domains.lmdb: cannot be opened: No space left on device\n"] * 2
+
+
+def test_the_lock_file_has_no_hole_that_a_full_disk_could_not_fill(replica: Replica) -> None:
+    status = replica.path.with_name("domains.lmdb-lock").stat()
+    assert status.st_blocks * 512 >= status.st_size
+
+
+def test_a_command_that_is_told_to_stop_for_a_while_first_gives_the_lock_back(tmp_path: Path) -> None:
+    code = """
+def stopping():
+    yield Record("one.example")
+    os.kill(os.getpid(), signal.SIGTSTP)
+    yield Record("two.example")
+    print("locked", flush=True)
+replica.add(stopping(), FROM_COMMAND)
+print("went on", flush=True)
+"""
+    with closed(Replica(tmp_path)) as replica, another_process(code, tmp_path) as stopping:
+        assert hear(stopping) == "locked\n"
+        _, status = os.waitpid(stopping.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        assert names(replica) == {"one.example", "two.example"}
+        assert replica.add([Record("three.example")], FROM_COMMAND) == 1
+        os.kill(stopping.pid, signal.SIGCONT)
+        assert hear(stopping) == "went on\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
