@@ -23,6 +23,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Tools:
     return tools.build(tmp_path_factory.mktemp("tools"))
 
 
+Argv = list[str | Path]
+
+
 @pytest.fixture
 def noop(built: Tools, tmp_path: Path) -> Iterator[Server]:
     with servers.noop(built.noop, tmp_path, unix=True) as server:
@@ -85,7 +88,7 @@ def test_a_run_with_another_answer_than_dunno_is_not_valid(built: Tools, tmp_pat
 def test_a_malformed_answer_is_bad(built: Tools, tmp_path: Path, answer: str) -> None:
     address = f"unix:{tmp_path}/malformed"
     with servers.running("malformed", [built.noop, address, answer], address, tmp_path / "log"):
-        argv = [built.policyload, "--connect", address, "--requests", "10"]
+        argv: Argv = [built.policyload, "--connect", address, "--requests", "10"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert json.loads(done.stdout)["bad"] == 10
@@ -93,7 +96,17 @@ def test_a_malformed_answer_is_bad(built: Tools, tmp_path: Path, answer: str) ->
 
 def test_a_server_that_stands_still_is_charged_for_what_it_kept_waiting(built: Tools, noop: Server) -> None:
     """The open loop counts from when a request was due, not from when it could be sent."""
-    argv = [built.policyload, "--connect", noop.address, "--rate", "100", "--seconds", "0.6", "--conns", "1"]
+    argv: Argv = [
+        built.policyload,
+        "--connect",
+        noop.address,
+        "--rate",
+        "100",
+        "--seconds",
+        "0.6",
+        "--conns",
+        "1",
+    ]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as loading:
         os.kill(noop.child.pid, signal.SIGSTOP)
         with suppress(subprocess.TimeoutExpired):
@@ -104,7 +117,7 @@ def test_a_server_that_stands_still_is_charged_for_what_it_kept_waiting(built: T
 
 
 def test_only_loopback_is_loaded(built: Tools) -> None:
-    argv = [built.policyload, "--connect", "192.0.2.1:25"]
+    argv: Argv = [built.policyload, "--connect", "192.0.2.1:25"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "loopback" in done.stderr

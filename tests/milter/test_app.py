@@ -72,6 +72,7 @@ class Daemon:
         until = time.monotonic() + 20
         while not true():
             assert time.monotonic() < until, self.log()
+            assert self.process is not None
             assert self.process.poll() is None, self.log()
             time.sleep(0.02)
 
@@ -82,6 +83,7 @@ class Daemon:
         self.wait_for(lambda: text in self.log())
 
     def stop(self):
+        assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
 

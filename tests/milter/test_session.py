@@ -124,7 +124,7 @@ def test_mail_of_our_networks_and_users_is_passed_over(address, macros, skipped)
     if concluded:
         assert concluded.event.outcome == "skipped"
         assert concluded.event.queue_id == "4XyZ1"
-        assert concluded.answer.add == concluded.answer.remove == ()
+        assert (concluded.answer.add, concluded.answer.remove) == ((), ())
 
 
 def test_nothing_is_passed_over_when_the_configuration_names_nothing():

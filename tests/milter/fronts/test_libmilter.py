@@ -24,7 +24,7 @@ class Context:
     def __init__(self, **macros):
         self.macros = macros
         self.edits = []
-        self.reply = None
+        self.reply: tuple[str, ...] = ()
         self.held = ""
         self.private = None
         self.gone = False
@@ -186,7 +186,7 @@ def test_a_mail_server_that_knows_no_skip_sends_it_in_vain():
 def test_a_fault_while_scanning_accepts_the_message_whatever_the_policy(fault, unscanned):
     mail = Mail(fault, replace(POLICY, unscanned=unscanned))
     assert mail.send() == Milter.ACCEPT
-    assert mail.ctx.reply is None
+    assert mail.ctx.reply == ()
     assert [trouble.what for trouble in mail.events(Trouble)] == ["internal error at end of message"]
 
 
@@ -272,7 +272,12 @@ def test_sessions_and_messages_in_hand_are_counted_until_they_are_done():
     mail.until_data()
     assert mail.front.in_hand() == 1
     in_hand_while_scanning = []
-    mail.front._scan = lambda *_: in_hand_while_scanning.append(mail.front.in_hand()) or score(0.0)
+
+    def scan(*_):
+        in_hand_while_scanning.append(mail.front.in_hand())
+        return score(0.0)
+
+    mail.front._scan = scan
     mail.front._end(mail.ctx)
     assert in_hand_while_scanning == [1]
     assert mail.front.in_hand() == 0
