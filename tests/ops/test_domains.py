@@ -220,6 +220,7 @@ def test_an_export_for_postfix_has_each_name_in_the_forms_that_postfix_asks_for(
     assert domains("export", "--postfix")[0].splitlines() == [
         "example.org OK",
         "tree.example OK",
+        ".tree.example OK",
         "xn--bcher-kva.example OK",
         "bücher.example OK",
     ]

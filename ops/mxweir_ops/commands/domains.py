@@ -1,6 +1,7 @@
 """`mxweir domains import | add | remove | check | export | verify`."""
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -144,18 +145,22 @@ def export(args: argparse.Namespace, _config: Config, replica: Replica) -> int:
         if args.json:
             print(json.dumps(record._asdict(), ensure_ascii=False))
         elif args.postfix:
-            print("\n".join(f"{name} OK" for name in _as_postfix_asks(record.domain)))
+            print("\n".join(f"{name} OK" for name in _as_postfix_asks(record)))
         else:
             print(record.line())
     return GOOD
 
 
-def _as_postfix_asks(domain: str) -> list[str]:
-    """Both forms of an internationalised name: Postfix looks up the one that the client used."""
-    try:
-        return list(dict.fromkeys([domain, idna.decode(domain)]))
-    except idna.IDNAError:
-        return [domain]
+def _as_postfix_asks(record: Record) -> list[str]:
+    """Both forms of an internationalised name: Postfix looks up the one that the client used.
+
+    With a dot before it, it is looked up for what is below, where relay_domains
+    is not among Postfix's parent_domain_matches_subdomains.
+    """
+    names = [record.domain]
+    with contextlib.suppress(idna.IDNAError):
+        names = list(dict.fromkeys([record.domain, idna.decode(record.domain)]))
+    return [*names, *(f".{name}" for name in names if record.subdomains)]
 
 
 def verify(args: argparse.Namespace, config: Config, replica: Replica) -> int:
