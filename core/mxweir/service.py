@@ -22,7 +22,16 @@ _FIRST_FD = 3
 
 
 class ServiceError(Exception):
-    """The daemon cannot start; the text says what, where and what to do."""
+    """The daemon cannot start, in words for the operator; what stands in its way may pass."""
+
+    status = 1
+    """The daemon's exit status."""
+
+
+class SettingError(ServiceError):
+    """The daemon cannot start with these settings, however often it is tried."""
+
+    status = 2
 
 
 def notify(message: str, environ: Mapping[str, str] = os.environ) -> None:
@@ -150,7 +159,7 @@ def _gid(group: str) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise ServiceError(f'socket_group = "{group}": there is no such group on this host') from None
+        raise SettingError(f'socket_group = "{group}": there is no such group on this host') from None
 
 
 def _clear_stale(path: str) -> None:

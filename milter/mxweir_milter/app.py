@@ -41,15 +41,19 @@ _NO_PYMILTER = (
 
 
 def run(config: Config, path: Path) -> int:
-    """Run until SIGTERM; returns the exit status: 0, 1 when libmilter gave up, 2 when it cannot start."""
+    """Run until SIGTERM; returns the exit status.
+
+    0 after a clean stop, 1 when libmilter gave up or an address cannot be had,
+    2 when it cannot start with these settings or without pymilter.
+    """
     try:
         return MilterDaemon(config, path).run()
     except ImportError as error:
-        trouble = _NO_PYMILTER.format(error=error)
+        trouble, status = _NO_PYMILTER.format(error=error), 2
     except service.ServiceError as error:
-        trouble = str(error)
+        trouble, status = str(error), error.status
     print(f"mxweir milter: {trouble}", file=sys.stderr)  # noqa: T201 -- there may be no log yet
-    return 2
+    return status
 
 
 def build_policy(config: Config) -> Policy:

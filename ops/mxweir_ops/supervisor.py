@@ -6,9 +6,9 @@ terminal reaches the supervisor alone and every child is stopped once, in order.
 
 A child that dies is started again, at once the first time and then after pauses
 that double up to half a minute; a child that has lived for a minute has earned a
-new count. One whose first start ends with status 2 has been configured wrongly
-(a mistake in the file, an address that is taken): that does not mend itself, so
-everything stops, with the same status.
+new count. One whose first start ends with status 1 or 2 within a minute could not
+start (an address is taken, the configuration has a mistake): whoever has just
+called us is there to mend it, so everything stops, with the same status.
 """
 
 import os
@@ -26,7 +26,7 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 LONG_LIFE = 60.0
 
-_MISUSE = 2
+_CANNOT_START = (1, 2)
 _LOOK_EVERY = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -100,29 +100,29 @@ class Supervisor:
                 self._send_all(signal.SIGHUP)
             tick()
             for child in self._children:
-                if self._look_after(child):
+                if status := self._look_after(child):
                     self._stop(arrived)
-                    return _MISUSE
+                    return status
 
     def _patience(self) -> float:
         return min([_LOOK_EVERY, *(child.due for child in self._children if child.process is None)])
 
-    def _look_after(self, child: _Child) -> bool:
-        """Start it again where that is due; whether it has just ended in a way that is no use to repeat."""
+    def _look_after(self, child: _Child) -> int:
+        """Start it again where that is due; the status with which it could not even start once, else 0."""
         if child.process is None:
             if not child.due:
                 self._start_again(child)
-            return False
+            return 0
         status = child.process.poll()
         if status is None:
-            return False
+            return 0
         lived = time.monotonic() - child.started
-        hopeless = status == _MISUSE and not child.pause and lived < LONG_LIFE
+        hopeless = status in _CANNOT_START and not child.pause and lived < LONG_LIFE
         child.process = None
         child.pause, child.started = next_pause(child.pause, lived), time.monotonic()
         outlook = "stopping the others" if hopeless else f"starting again in {child.pause:g} s"
         self._tell(Trouble(f"{child.name} ended", f"{_told(status)} after {lived:.1f} s; {outlook}", "error"))
-        return hopeless
+        return status if hopeless else 0
 
     def _start_again(self, child: _Child) -> None:
         try:

@@ -63,18 +63,23 @@ def test_a_child_that_dies_is_started_again_while_the_others_live_on(tmp_path: P
     assert told[0].startswith("dying ended status 3 after")
 
 
-def test_a_first_start_that_ends_with_status_2_stops_everything_with_status_2() -> None:
-    status, told = run({"refusing": python("raise SystemExit(2)"), "living": python(PATIENT)}, "never")
-    assert status == 2
+@pytest.mark.parametrize("status", [1, 2])
+def test_a_first_start_that_fails_stops_everything_with_its_status(status: int) -> None:
+    refusing = python(f"raise SystemExit({status})")
+    done, told = run({"refusing": refusing, "living": python(PATIENT)}, "never")
+    assert done == status
+    assert told[0].startswith(f"refusing ended status {status} after")
     assert "stopping the others" in told[0]
 
 
-def test_status_2_after_a_restart_does_not_stop_the_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [1, 2])
+def test_a_start_that_fails_after_the_first_one_does_not_stop_the_others(tmp_path: Path, status: int) -> None:
     mark = str(tmp_path / "mark")
-    code = f"import os; again = os.path.exists({mark!r}); open({mark!r}, 'w'); raise SystemExit(1 + again)"
-    status, told = run({"once": python(code), "living": python(PATIENT)}, "starting again in 1 s")
-    assert status == 0
-    assert "status 2" in told[1]
+    code = f"import os; again = os.path.exists({mark!r}); open({mark!r}, 'w')\n"
+    code += f"raise SystemExit({status} if again else 3)"
+    done, told = run({"once": python(code), "living": python(PATIENT)}, "starting again in 1 s")
+    assert done == 0
+    assert f"status {status}" in told[1]
 
 
 def test_a_child_that_hangs_is_killed_after_the_drain_time_and_the_status_says_so(tmp_path: Path) -> None:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from tests.policyd.conftest import Policyd
 
 
-def refusal(daemon: "Policyd") -> str:
-    """Start a daemon that is to refuse with status 2: the one line for the operator beside its log."""
+def refusal(daemon: "Policyd", status: int = 1) -> str:
+    """Start a daemon that is to refuse with that status: the one line for the operator beside its log."""
     done = subprocess.run(
         command("policyd", daemon.config_file), check=False, capture_output=True, text=True, timeout=30
     )
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == status, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     return line
 
@@ -164,7 +164,7 @@ def test_an_address_that_cannot_be_had_is_told_in_one_line(own: "Policyd", addre
 def test_a_group_that_does_not_exist_is_told_in_one_line(own: "Policyd") -> None:
     config = own.config_file.read_text()
     own.config_file.write_text(config.replace('socket_group = ""', 'socket_group = "no-such-group"'))
-    assert refusal(own) == (
+    assert refusal(own, status=2) == (
         'mxweir policyd: socket_group = "no-such-group": there is no such group on this host'
     )
     assert not path_of(own.addresses.policy).exists()

@@ -1,10 +1,16 @@
-"""`mxweir policyd` and `mxweir milter`: one daemon each, in the foreground."""
+"""`mxweir policyd` and `mxweir milter`: one daemon each, in the foreground.
+
+The exit status tells a service manager whether it may help to try again: 1 for
+an address that is taken, a file that cannot be opened and the like; 2 for a
+configuration that cannot work.
+"""
 
 import argparse
 import sys
 from typing import Any
 
 from mxweir.config import load
+from mxweir.service import ServiceError
 from mxweir_ops.options import add_config
 
 
@@ -22,7 +28,13 @@ def run_policyd(args: argparse.Namespace) -> int:
     """Run the policy daemon until SIGTERM."""
     from mxweir_policyd import app  # noqa: PLC0415 - a daemon loads nothing of the other one
 
-    return app.run(load(args.config), args.config)
+    config = load(args.config)
+    try:
+        return app.run(config, args.config)
+    except ServiceError as error:
+        return _told("policyd", error, error.status)
+    except OSError as error:
+        return _told("policyd", error, 1)
 
 
 def run_milter(args: argparse.Namespace) -> int:
@@ -30,6 +42,17 @@ def run_milter(args: argparse.Namespace) -> int:
     try:
         from mxweir_milter import app  # noqa: PLC0415 - libmilter may not be installed
     except ModuleNotFoundError as error:
-        print(f"mxweir milter: {error}; install it with: pip install 'mxweir[milter]'", file=sys.stderr)
-        return 2
-    return app.run(load(args.config), args.config)
+        return _told("milter", f"{error}; install it with: pip install 'mxweir[milter]'", 2)
+    config = load(args.config)
+    try:
+        return app.run(config, args.config)
+    except OSError as error:
+        return _told("milter", error, 1)
+
+
+def _told(name: str, trouble: object, status: int) -> int:
+    """Say why the daemon ends; its exit status."""
+    if isinstance(trouble, OSError) and trouble.filename:
+        trouble = f"{trouble.filename}: {trouble.strerror}"
+    print(f"mxweir {name}: {trouble}", file=sys.stderr)
+    return status

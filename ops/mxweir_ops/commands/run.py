@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until told to stop; 0 after a clean stop, 2 for a configuration that is wrong, else 1."""
+    """Run until told to stop; 0 after a clean stop, 2 for a configuration that cannot work, else 1."""
     # Until the supervisor takes over, a SIGTERM unwinds like a Ctrl-C, so that nothing is left running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt):
