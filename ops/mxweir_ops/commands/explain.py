@@ -10,6 +10,7 @@ from mxweir.clock import system_clock
 from mxweir.config import Config, load
 from mxweir.ratelimit import snapshot
 from mxweir_ops.options import add_config, add_json
+from mxweir_ops.owner import become_owner
 from mxweir_policyd import control
 from mxweir_policyd.app import build_pipeline, snapshot_path
 from mxweir_policyd.protocol import MAX_REQUEST, ProtocolError
@@ -44,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the trail; status 0 when mail would pass, 1 when it would be refused."""
     config = load(args.config)
     try:
-        found, source = _explain(config, _attributes(args))
+        attributes = _attributes(args)
+        become_owner(config.state_dir)
+        found, source = _explain(config, attributes)
     except (ProtocolError, ReplicaError, OSError) as error:
         found, source = {"error": str(error)}, ""
     if "error" in found:
