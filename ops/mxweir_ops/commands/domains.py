@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import idna
 from mxweir.address import fold_domain
 from mxweir.config import Config, load
 from mxweir_ops.options import add_config, add_json
+from mxweir_ops.owner import become_owner
 from mxweir_policyd.relaydomains.match import FROM_COMMAND, FROM_FILE, Record, State, parse_line
-from mxweir_policyd.relaydomains.replica import Replica, ReplicaError, ShrinkError
+from mxweir_policyd.relaydomains.replica import Replica, ShrinkError
 from mxweir_policyd.relaydomains.sources.file import DomainList, read_domains
 
 GOOD, FINDING, MISUSE = 0, 1, 2
 
-Work = Callable[[argparse.Namespace, Config, Replica], int]
+Work = Callable[[argparse.Namespace, Config], int]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
 
     def verb(name: str, work: Work, text: str) -> Any:
         declared = verbs.add_parser(name, help=text, description=text)
-        declared.set_defaults(run=lambda args: _with_replica(args, work))
+        declared.set_defaults(run=lambda args: work(args, load(args.config)))
         add_config(declared)
         return declared
 
@@ -44,6 +45,11 @@ def add_parser(subparsers: Any) -> None:
     )
     added = verb("add", add, "add domains; .example.org stands for all below it too")
     added.add_argument("domains", nargs="+", metavar="DOMAIN")
+    added.add_argument(
+        "--first",
+        action="store_true",
+        help="even if no domain is known yet: all others are refused from then on",
+    )
     added.add_argument(
         "--next-hop", default="", metavar="HOP", help="in transport(5) syntax, such as smtp:[192.0.2.25]"
     )
@@ -65,17 +71,19 @@ def add_parser(subparsers: Any) -> None:
         add_json(parser_with_data)
 
 
-def import_file(args: argparse.Namespace, config: Config, replica: Replica) -> int:
+def import_file(args: argparse.Namespace, config: Config) -> int:
     """Import a file; its bad lines are told and skipped (status 1), its good lines kept."""
     found = read_domains(args.file, FROM_COMMAND)
     shrink = 1.0 if args.force else config.domains.max_shrink
-    try:
-        changed = replica.replace(FROM_COMMAND, found.records, shrink)
-    except ShrinkError as error:
-        _tell_bad(args.file, found)
-        print(f"mxweir domains import: not imported: {error}; if that is meant, use --force", file=sys.stderr)
-        return FINDING
-    replica.accept()
+    with _table(config) as replica:
+        try:
+            changed = replica.replace(FROM_COMMAND, found.records, shrink, found.bad_share)
+        except ShrinkError as error:
+            _tell_bad(args.file, found)
+            hint = "if that is meant, use --force"
+            print(f"mxweir domains import: not imported: {error}; {hint}", file=sys.stderr)
+            return FINDING
+        replica.accept()
     if args.json:
         bad = [line._asdict() for line in found.bad]
         print(json.dumps(changed._asdict() | {"bad": bad}))
@@ -85,18 +93,28 @@ def import_file(args: argparse.Namespace, config: Config, replica: Replica) -> i
     return FINDING if found.bad else GOOD
 
 
-def add(args: argparse.Namespace, _config: Config, replica: Replica) -> int:
-    """Add domains: all of them, or none if one is wrong."""
+def add(args: argparse.Namespace, config: Config) -> int:
+    """Add domains: all of them, or none if one is wrong or they would switch the relay check on unasked."""
     try:
         records = [_given(text, args.next_hop) for text in args.domains]
     except ValueError as error:
         print(f"mxweir domains add: {error}; nothing was added", file=sys.stderr)
         return MISUSE
-    added, total = replica.add(records, FROM_COMMAND), replica.count()
+    with _table(config) as replica:
+        if replica.off() and not args.first:
+            print(_FIRST, file=sys.stderr)
+            return FINDING
+        added, total = replica.add(records, FROM_COMMAND), replica.count()
     print(
         json.dumps({"added": added, "total": total}) if args.json else f"{added} added, {total} in the table"
     )
     return GOOD
+
+
+_FIRST = (
+    "mxweir domains add: nothing was added: no domain is known yet, and from the first one on mail for all"
+    " others is refused (550); import all of them (mxweir domains import FILE), or begin with these (--first)"
+)
 
 
 def _given(domain: str, next_hop: str) -> Record:
@@ -107,28 +125,29 @@ def _given(domain: str, next_hop: str) -> Record:
     return record
 
 
-def remove(args: argparse.Namespace, config: Config, replica: Replica) -> int:
+def remove(args: argparse.Namespace, config: Config) -> int:
     """Remove domains; status 1 if one was not there."""
     missing = []
-    for text in args.domains:
-        domain = fold_domain(text.removeprefix("."))
-        if not replica.remove(domain, FROM_COMMAND):
-            missing.append(text)
-            known = replica.get(domain)
-            why = (
-                f"it stands in {config.domains.file}; remove it there" if known else "it is not in the table"
-            )
-            print(f"mxweir domains remove: {text}: {why}", file=sys.stderr)
-    removed, total = len(args.domains) - len(missing), replica.count()
+    with _table(config) as replica:
+        for text in args.domains:
+            domain = fold_domain(text.removeprefix("."))
+            if not replica.remove(domain, FROM_COMMAND):
+                missing.append(text)
+                in_file = f"it stands in {config.domains.file}; remove it there"
+                why = in_file if replica.get(domain) else "it is not in the table"
+                print(f"mxweir domains remove: {text}: {why}", file=sys.stderr)
+        total = replica.count()
+    removed = len(args.domains) - len(missing)
     told = {"removed": removed, "missing": missing, "total": total}
     print(json.dumps(told) if args.json else f"{removed} removed, {total} in the table")
     return FINDING if missing else GOOD
 
 
-def check(args: argparse.Namespace, _config: Config, replica: Replica) -> int:
+def check(args: argparse.Namespace, config: Config) -> int:
     """Tell whether a domain is ours."""
     domain = fold_domain(args.domain)
-    match = replica.find(domain)
+    with _table(config) as replica:
+        match = replica.find(domain)
     ours = match.state is State.OURS
     if args.json:
         print(json.dumps({"domain": domain, "ours": ours, "by": match.by, "next_hop": match.next_hop}))
@@ -139,9 +158,11 @@ def check(args: argparse.Namespace, _config: Config, replica: Replica) -> int:
     return GOOD if ours else FINDING
 
 
-def export(args: argparse.Namespace, _config: Config, replica: Replica) -> int:
+def export(args: argparse.Namespace, config: Config) -> int:
     """Print all domains in the order of their names."""
-    for record in sorted(replica.records(), key=lambda record: record.domain):
+    with _table(config) as replica:
+        records = sorted(replica.records(), key=lambda record: record.domain)
+    for record in records:
         if args.json:
             print(json.dumps(record._asdict(), ensure_ascii=False))
         elif args.postfix:
@@ -163,14 +184,16 @@ def _as_postfix_asks(record: Record) -> list[str]:
     return [*names, *(f".{name}" for name in names if record.subdomains)]
 
 
-def verify(args: argparse.Namespace, config: Config, replica: Replica) -> int:
+def verify(args: argparse.Namespace, config: Config) -> int:
     """Compare the table with the domains file; with --accept, take the file as it is."""
     found = read_domains(config.domains.file, FROM_FILE)
     _tell_bad(config.domains.file, found)
-    if args.accept:
-        replica.replace(FROM_FILE, found.records, 1.0)
-        replica.accept()
-    table = {record.domain: record for record in replica.records() if record.origins & FROM_FILE}
+    with _table(config) as replica:
+        if args.accept:
+            replica.replace(FROM_FILE, found.records, 1.0)
+            replica.accept()
+        table = {record.domain: record for record in replica.records(FROM_FILE)}
+        total = replica.count()
     missing = sorted(found.records.keys() - table.keys())
     surplus = sorted(table.keys() - found.records.keys())
     other = sorted(name for name in found.records.keys() & table if _differ(found.records[name], table[name]))
@@ -184,7 +207,7 @@ def verify(args: argparse.Namespace, config: Config, replica: Replica) -> int:
             (other, "in both, with another next hop or without its subdomains"),
         ):
             print("".join(f"{domain}: {what}\n" for domain in names), end="")
-        print(f"{len(table)} domains from {config.domains.file}, {replica.count()} in the table")
+        print(f"{len(table)} domains from {config.domains.file}, {total} in the table")
     return FINDING if missing or surplus or other or found.bad else GOOD
 
 
@@ -192,17 +215,12 @@ def _differ(one: Record, other: Record) -> bool:
     return (one.next_hop, one.subdomains) != (other.next_hop, other.subdomains)
 
 
-def _with_replica(args: argparse.Namespace, work: Work) -> int:
-    config = load(args.config)
-    try:
-        replica = Replica(config.state_dir)
-        try:
-            return work(args, config, replica)
-        finally:
-            replica.close()
-    except ReplicaError as error:
-        print(f"mxweir domains: {error}", file=sys.stderr)
-    return MISUSE
+@contextlib.contextmanager
+def _table(config: Config) -> Iterator[Replica]:
+    """The table, as its owner, so read before what only root can read; raises ReplicaError."""
+    become_owner(config.state_dir)
+    with contextlib.closing(Replica(config.state_dir)) as replica:
+        yield replica
 
 
 def _tell_bad(path: Path, found: DomainList) -> None:

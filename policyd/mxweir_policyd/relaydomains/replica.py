@@ -73,7 +73,6 @@ class Replica:
         self._marker = self.path.with_suffix(".unsure")
         self._mend = mend
         self._environment = self._open()
-        self._adopt_owner(directory)
         self.unsure = self._marker.exists()
         """Whether the table was begun anew after damage: what it lacks may be ours all the same."""
         self._ours: set[str] = set()
@@ -114,6 +113,10 @@ class Replica:
         except lmdb.Error:
             return Match(State.FAILED)
 
+    def off(self) -> bool:
+        """Whether nothing was ever given to tell by: the first domain will switch the check on."""
+        return not self.unsure and self.count() == 0
+
     def count(self) -> int:
         """Domains in the table."""
         with self._environment.begin() as read:
@@ -133,11 +136,15 @@ class Replica:
             raw = read.get(digest(domain))
         return None if raw is None else Record.decode(bytes(raw))
 
-    def replace(self, origin: int, records: Mapping[str, Record], max_shrink: float) -> Changed:
+    def replace(
+        self, origin: int, records: Mapping[str, Record], max_shrink: float, bad_share: float = 0.0
+    ) -> Changed:
         """Let the domains of one origin be exactly these; those of other origins stay.
 
         Raises ShrinkError when the table would lose more than the share `max_shrink`
-        of its domains: a file that was cut off or mixed up must not stop mail.
+        of its domains: a file that was cut off or mixed up must not stop mail. So too
+        when the first domains come from a source with a larger share of bad lines,
+        for these switch the check on, and each bad line may be a domain that is lost.
         """
         with self._writing() as write:
             removed, total = [], 0
@@ -147,6 +154,11 @@ class Replica:
                 if record.origins and record.domain not in records:
                     removed.append((key, unsaid(bytes(raw), origin)))
             gone = sum(left is None for _, left in removed)
+            if not total and not self.unsure and bad_share > max_shrink:
+                raise ShrinkError(
+                    f"{bad_share:.0%} of the lines are no domains, more than max_shrink = {max_shrink:.0%}"
+                    " allows as long as no domain is known"
+                )
             if total and gone > max_shrink * total:
                 raise ShrinkError(
                     f"{gone} of {total} domains would go, more than max_shrink = {max_shrink:.0%} allows"
@@ -229,17 +241,6 @@ class Replica:
             environment.reader_check()
             undo.pop_all()
         return environment
-
-    def _adopt_owner(self, directory: Path) -> None:
-        """What root creates must stay writable for the daemon, whose directory it is.
-
-        Links are not followed: who can write there must not get other files of root's by one.
-        """
-        if os.geteuid() != 0:
-            return
-        owner = directory.stat()
-        for path in self.path.parent.glob(f"{self.path.name}*"):
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _put(write: lmdb.Transaction, record: Record) -> bool:

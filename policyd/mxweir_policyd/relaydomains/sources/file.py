@@ -25,6 +25,13 @@ class DomainList(NamedTuple):
 
     records: dict[str, Record]
     bad: list[BadLine]
+    good: int = 0
+    """Lines that hold a domain: more than there are records, if one stands twice."""
+
+    @property
+    def bad_share(self) -> float:
+        """The share of bad lines (0 to 1); empty lines and comments do not count."""
+        return len(self.bad) / (len(self.bad) + self.good or 1)
 
 
 def read_domains(path: Path, origin: int) -> DomainList:
@@ -32,26 +39,29 @@ def read_domains(path: Path, origin: int) -> DomainList:
 
     But for its subdomains: with both `.example.org` and `example.org`, as in Postfix's tables, all are ours.
     """
-    found = DomainList({}, [])
+    records: dict[str, Record] = {}
+    bad: list[BadLine] = []
+    good = 0
     with path.open("rb") as file:
         number = 0
         while raw := file.readline(_LONGEST_LINE):
             number += 1
             if len(raw) == _LONGEST_LINE and not raw.endswith(b"\n"):
-                found.bad.append(BadLine(number, "longer than 16 KiB"))
+                bad.append(BadLine(number, "longer than 16 KiB"))
                 while raw and not raw.endswith(b"\n"):
                     raw = file.readline(_LONGEST_LINE)
                 continue
             try:
                 record = parse_line(raw.decode().removeprefix("\ufeff"), origin)
             except UnicodeDecodeError:
-                found.bad.append(BadLine(number, "not valid UTF-8"))
+                bad.append(BadLine(number, "not valid UTF-8"))
             except ValueError as error:
-                found.bad.append(BadLine(number, str(error)))
+                bad.append(BadLine(number, str(error)))
             else:
                 if record is not None:
-                    former = found.records.get(record.domain)
+                    good += 1
+                    former = records.get(record.domain)
                     if former is not None and former.subdomains:
                         record = record._replace(subdomains=True)
-                    found.records[record.domain] = record
-    return found
+                    records[record.domain] = record
+    return DomainList(records, bad, good)
