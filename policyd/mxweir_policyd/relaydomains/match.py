@@ -68,7 +68,9 @@ class Record(NamedTuple):
 
 def said(raw: bytes | None, record: Record) -> bytes:
     """The stored form after the record's one origin has said this, in place of what it said before."""
-    return record.encode() if raw is None else _with_part(raw, record.encode(), record.origins)
+    if raw is None or raw[0] & _ALL == record.origins:
+        return record.encode()
+    return _with_part(raw, record.encode(), record.origins)
 
 
 def unsaid(raw: bytes, origin: int) -> bytes | None:
