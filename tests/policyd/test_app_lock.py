@@ -1,5 +1,6 @@
 """Another process holds the lock of the domain table, such as a stopped import: nothing of ours waits."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -49,14 +50,14 @@ def test_it_answers_and_stops_while_a_load_of_the_domains_file_waits_for_the_loc
     locked.domains.write_text(locked.domains.read_text() + "another.example\n")
     assert wait_until(lambda: threads(locked) > before, SLACK)
     assert locked.ask() == "DUNNO"
-    locked.child.send(15)
+    locked.child.send(signal.SIGTERM)
     assert locked.child.wait(SLACK) == 0
 
 
 def test_it_starts_and_answers_by_the_table_of_last_time(locked: "Policyd") -> None:
-    locked.child.send(15)
+    locked.child.send(signal.SIGTERM)
     assert locked.child.wait(SLACK) == 0
     locked.start()
     assert locked.ask(recipient="dave@elsewhere.example").startswith("550")
-    locked.child.send(15)
+    locked.child.send(signal.SIGTERM)
     assert locked.child.wait(SLACK) == 0
