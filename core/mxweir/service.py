@@ -46,10 +46,9 @@ def notify(message: str, environ: Mapping[str, str] = os.environ) -> None:
 
 def watchdog_seconds(environ: Mapping[str, str] = os.environ) -> float | None:
     """How often the service manager wants to hear WATCHDOG=1, halved for safety; None if it does not."""
-    usec = environ.get("WATCHDOG_USEC", "")
-    if not usec.isdigit() or environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return None
-    return int(usec) / 2_000_000
+    usec, me = environ.get("WATCHDOG_USEC", ""), str(os.getpid())
+    wanted = int(usec) if usec.isdigit() and environ.get("WATCHDOG_PID", me) == me else 0
+    return wanted / 2_000_000 or None
 
 
 def inherited(environ: MutableMapping[str, str] = os.environ) -> dict[str, list[socket.socket]]:
@@ -96,6 +95,8 @@ def bind(endpoint: Endpoint, mode: int = 0o660, group: str = "") -> Listener:
         return _bind_unix(endpoint, mode, group)
     except OSError as error:
         raise ServiceError(f"cannot listen at {endpoint}: {error.strerror or error}") from error
+    except UnicodeError:
+        raise SettingError(f"cannot listen at {endpoint}: that is no name of a host") from None
 
 
 def allow_files(count: int) -> None:
@@ -175,6 +176,6 @@ def _clear_stale(path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
             return
-        except TimeoutError:
-            pass
+        except (TimeoutError, BlockingIOError):
+            pass  # it is there, and too busy to take us
     raise ServiceError(f"cannot listen at unix:{path}: another process is serving it; stop that first")
