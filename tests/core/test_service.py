@@ -74,6 +74,17 @@ def test_the_mode_does_not_depend_on_the_umask(path):
     listener.close()
 
 
+def test_nobody_can_connect_before_the_mode_and_the_group_are_right(path, monkeypatch):
+    modes = []
+
+    def chown(place: str, *_: int) -> None:
+        modes.append(stat.S_IMODE(Path(place).stat().st_mode))
+
+    monkeypatch.setattr(os, "chown", chown)
+    held(path).close()
+    assert modes == [0]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to any group")
 def test_a_unix_socket_gets_the_group_that_was_asked_for(path):
     group = next(group for group in grp.getgrall() if group.gr_gid not in (0, os.getegid()))
@@ -214,10 +225,10 @@ def test_a_listener_tells_where_it_listens(path):
 # The service manager
 
 INHERIT = """
-import json, os, socket, sys
+import fcntl, json, os, sys
 from mxweir.service import inherited
 # What systemd does between fork and exec: the sockets begin at 3.
-held = [os.dup(int(number)) for number in sys.argv[1:]]
+held = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 100) for number in sys.argv[1:]]
 for target, number in enumerate(held, start=3):
     os.dup2(number, target)
 os.environ["LISTEN_PID"] = os.environ.get("LISTEN_PID") or str(os.getpid())
