@@ -11,6 +11,8 @@ import pytest
 
 from mxweir.config import Config, ConfigError, loads
 from mxweir.config.schema import REQUIRED, Place, declared, show
+from mxweir_milter import app as milter
+from mxweir_policyd import app as policyd
 
 SHIPPED = (Path(__file__).parents[3] / "conf/mxweir.toml").read_text()
 
@@ -142,6 +144,22 @@ def test_the_range_of_a_value_is_told_where_it_is_explained(place):
     number = lines_of(place)[0]
     text = (prose_above(number) or prose_above(number - 1)).replace("\n# ", " ")
     assert told[0] in text or told[0].replace("0s to", "up to") in text
+
+
+NEEDS_A_RESTART = {
+    ("state_dir",),
+    *(("policyd", key) for key in policyd._FIXED),
+    *(("milter", key) for key in milter._FIXED),
+    *(place for place in KEYS if place[0] == "log"),
+}
+
+
+@pytest.mark.parametrize("place", KEYS, ids=show)
+def test_what_needs_a_restart_says_so_and_nothing_else_does(place):
+    number = lines_of(place)[0]
+    text = prose_above(number) or prose_above(number - 1)
+    said = re.search(r"Needs? a restart\.", text + prose_above(head_of(place)))
+    assert bool(said) == (place in NEEDS_A_RESTART)
 
 
 def test_prose_and_examples_cannot_be_mistaken_for_each_other():
