@@ -177,6 +177,13 @@ def test_whatever_a_value_is_its_mistake_is_told_in_lines(value):
     assert all(line.isprintable() for line in found.lines())
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "[::1]", "localhost"])
+def test_the_pages_are_served_on_the_loopback_alone_by_whichever_name(host):
+    assert str(loads(f'[policyd]\nhttp = "inet:{host}:10042"\n').policyd.http) == f"inet:{host}:10042"
+    for elsewhere in ("0.0.0.0", "[::]", "192.0.2.1", "example.org", "localhost.example.org"):
+        assert "is not on the loopback" in told(f'[policyd]\nhttp = "inet:{elsewhere}:10042"\n')
+
+
 def test_a_milter_without_a_scanner_is_warned_of():
     warned = "milter.engine: no scanner is configured; the milter marks all mail unscanned"
     assert loads("").warnings == (warned,)
