@@ -143,11 +143,7 @@ class PolicyDaemon:
 
     def _load_state(self) -> None:
         if aside := self._replica.put_aside:
-            hint = (
-                "the domains file fills a new one; what it lacks gets 450 until you have imported again what "
-            )
-            hint += "was given by command, or said: mxweir domains verify --accept"
-            self._observe(Trouble("domain table damaged", f"kept as {aside}; {hint}", "error"))
+            self._observe(Trouble("domain table damaged", f"kept as {aside}; a new one was begun", "error"))
         path = snapshot_path(self._config.state_dir)
         try:
             count = snapshot.read(path, self._answerer.pipeline.limits, self._clock())
@@ -231,8 +227,13 @@ class PolicyDaemon:
             if not text.startswith("milter."):
                 self._observe(warning("configuration warning", why=text))
         if self._replica.count() == 0:
-            hint = f"write {self._config.domains.file}, or run: mxweir domains add DOMAIN"
+            hint = f"write all into {self._config.domains.file}, or run: mxweir domains import FILE"
             self._observe(Trouble("relay check is off", f"no relay domains are known; {hint}"))
+        if self._replica.unsure:
+            hint = "import again what was given by command, or say: mxweir domains verify --accept"
+            self._observe(
+                Trouble("domain table in doubt", f"it was damaged; what it lacks gets 450 until you {hint}")
+            )
         self._observe(
             notice(
                 "started", listen=" ".join(map(str, policyd.listen)), maps=" ".join(map(str, policyd.maps))

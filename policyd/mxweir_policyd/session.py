@@ -91,7 +91,10 @@ class Turn:
         asked = [(session, request) for session, data in waiting for request in session.read(data)]
         answers = self._answerer.answer([request for _, request in asked])
         for (session, _), answer in zip(asked, answers, strict=True):
-            session.transport.write(answer)
+            try:
+                session.transport.write(answer)
+            except RuntimeError:  # uvloop's word for a connection that is gone; the others want theirs
+                continue
 
 
 class Session(asyncio.Protocol):

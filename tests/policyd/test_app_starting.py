@@ -75,7 +75,7 @@ def test_an_empty_table_switches_the_relay_check_off_and_says_so(own: "Policyd")
     own.start()
     assert own.ask(recipient="x@foreign.example") == "DUNNO"
     assert own.look_up("relay-domains", "example.org").startswith("TEMP ")
-    assert "mxweir domains add" in own.wait_for(event="relay check is off")["detail"]
+    assert "mxweir domains import" in own.wait_for(event="relay check is off")["detail"]
 
 
 def test_addresses_may_be_tcp_ports_and_several(own: "Policyd") -> None:
