@@ -42,7 +42,7 @@ class DomainsFile:
                 observe(warning("domains file: line skipped", line=line.number, why=line.what))
             if len(found.bad) > _TOLD:
                 observe(warning("domains file: lines skipped", count=len(found.bad)))
-            changed = replica.replace(FROM_FILE, found.records, self._max_shrink, found.bad_share)
+            changed = replica.replace(FROM_FILE, found.records, self._max_shrink)
         except ShrinkError as error:
             hint = "if that is meant, run: mxweir domains verify --accept"
             observe(Trouble("domains file refused", f"{self._path}: {error}; {hint}", "error"))

@@ -18,7 +18,7 @@ def config(tmp_path: Path) -> Path:
     """A configuration whose table holds a few domains."""
     path = tmp_path / "mxweir.toml"
     path.write_text(f'state_dir = "{tmp_path}/state"\n[domains]\nfile = "{tmp_path}/domains"\n')
-    assert main(["domains", "add", "--first", "example.org", "bücher.example", "--config", str(path)]) == 0
+    assert main(["domains", "add", "example.org", "bücher.example", "--config", str(path)]) == 0
     return path
 
 

@@ -25,10 +25,6 @@ class Mxweir:
         assert main(["domains", *map(str, words), "--config", str(self.config)]) == status
         return self._capsys.readouterr()
 
-    def add(self, *words: str) -> tuple[str, str]:
-        """Add domains, be it the first ones."""
-        return self("add", "--first", *words)
-
     def json(self, *words: str | Path, status: int = 0) -> Any:
         """What it prints as JSON, having nothing else to say."""
         out, err = self(*words, "--json", status=status)
@@ -60,9 +56,9 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_domains_are_added_and_removed(domains: Mxweir) -> None:
-    assert domains.add("Example.ORG", ".tree.example") == ("2 added, 2 in the table\n", "")
-    assert domains.add("example.org", "bücher.example") == ("1 added, 3 in the table\n", "")
-    assert domains.add("example.net", "--next-hop", "smtp:[192.0.2.25]")[0] == "1 added, 4 in the table\n"
+    assert domains("add", "Example.ORG", ".tree.example")[0] == "2 added, 2 in the table\n"
+    assert domains("add", "example.org", "bücher.example") == ("1 added, 3 in the table\n", "")
+    assert domains("add", "example.net", "--next-hop", "smtp:[192.0.2.25]")[0] == "1 added, 4 in the table\n"
     expected = [".tree.example", "example.net smtp:[192.0.2.25]", "example.org", "xn--bcher-kva.example"]
     assert sorted(domains.lines()) == expected
     assert domains("remove", "EXAMPLE.org", ".tree.example") == ("2 removed, 2 in the table\n", "")
@@ -70,8 +66,9 @@ def test_domains_are_added_and_removed(domains: Mxweir) -> None:
 
 
 def test_adding_and_removing_print_json_on_demand(domains: Mxweir) -> None:
-    assert domains.json("add", "--first", "example.org", "example.net") == {"added": 2, "total": 2}
-    assert domains.json("remove", "example.org") == {"removed": 1, "missing": [], "total": 1}
+    domains("add", "example.com")
+    assert domains.json("add", "example.org", "example.net") == {"added": 2, "total": 3}
+    assert domains.json("remove", "example.org") == {"removed": 1, "missing": [], "total": 2}
 
 
 @pytest.mark.parametrize(
@@ -101,16 +98,13 @@ def test_a_wrong_domain_is_misuse_and_nothing_is_added(domains: Mxweir, words: l
     assert domains.lines() == []
 
 
-def test_the_first_domain_is_not_added_unasked_for_it_has_all_others_refused(domains: Mxweir) -> None:
-    out, err = domains("add", "example.org", status=1)
-    assert out == ""
+def test_the_first_domains_are_added_with_a_word_on_what_that_means(domains: Mxweir) -> None:
+    out, err = domains("add", "example.org")
+    assert out == "1 added, 1 in the table\n"
     assert err == (
-        "mxweir domains add: nothing was added: no domain is known yet, and from the first one on mail for"
-        " all others is refused (550); import all of them (mxweir domains import FILE), or begin with these"
-        " (--first)\n"
+        "mxweir domains add: these are the first domains: from now on mail for all others is refused (550);"
+        " if there are more, add them now\n"
     )
-    assert domains.lines() == []
-    assert domains("add", "--first", "example.org") == ("1 added, 1 in the table\n", "")
     assert domains("add", "example.net") == ("1 added, 2 in the table\n", "")
 
 
@@ -127,7 +121,7 @@ def test_a_domain_added_without_its_subdomains_keeps_those_that_the_file_brought
 def test_removing_what_is_not_there_is_a_finding_and_the_others_go(domains: Mxweir) -> None:
     domains.file.write_text("file.example\n")
     domains.load_file()
-    domains.add("example.org", "example.net")
+    domains("add", "example.org", "example.net")
     out, err = domains("remove", "example.org", "missing.example", "file.example", status=1)
     assert out == "1 removed, 2 in the table\n"
     assert err.splitlines() == [
@@ -157,8 +151,8 @@ def test_removing_what_is_not_there_is_a_finding_and_the_others_go(domains: Mxwe
 def test_a_domain_of_ours_is_status_0_with_the_record_that_says_so(
     domains: Mxweir, asked: str, line: str, by: str, hop: str
 ) -> None:
-    domains.add("example.org", ".tree.example", "bücher.example")
-    domains.add("example.net", "--next-hop", "smtp:[192.0.2.25]")
+    domains("add", "example.org", ".tree.example", "bücher.example")
+    domains("add", "example.net", "--next-hop", "smtp:[192.0.2.25]")
     assert domains("check", asked) == (f"{line}\n", "")
     found = domains.json("check", asked)
     assert found == {"domain": line.split(": ", maxsplit=1)[0], "ours": True, "by": by, "next_hop": hop}
@@ -166,7 +160,7 @@ def test_a_domain_of_ours_is_status_0_with_the_record_that_says_so(
 
 @pytest.mark.parametrize("asked", ["foreign.example", "a.example.org", "org", "", "anna@example.org"])
 def test_any_other_domain_is_status_1(domains: Mxweir, asked: str) -> None:
-    domains.add("example.org")
+    domains("add", "example.org")
     assert domains("check", asked, status=1) == (f"{asked}: not ours\n", "")
     assert domains.json("check", asked, status=1)["ours"] is False
 
@@ -183,7 +177,7 @@ def test_an_import_lets_the_domains_given_by_command_be_those_of_the_file(
 ) -> None:
     domains.file.write_text("file.example\n")
     domains.load_file()
-    domains.add(*(f"d{number}.example" for number in range(9)))
+    domains("add", *(f"d{number}.example" for number in range(9)))
     source.write_text("".join(f"d{number}.example\n" for number in range(1, 9)) + ".new.example smtp:x\n")
     assert domains("import", source) == ("1 added, 1 removed, 10 in the table\n", "")
     assert domains.lines()[-2:] == ["file.example", ".new.example smtp:x"]
@@ -193,7 +187,7 @@ def test_an_import_lets_the_domains_given_by_command_be_those_of_the_file(
 def test_bad_lines_are_told_by_number_with_status_1_and_the_good_ones_imported(
     domains: Mxweir, source: Path
 ) -> None:
-    domains.add("example.org")
+    domains("add", "example.org")
     source.write_bytes(b"example.org\nrubbish!\n# fine\n\xff\n" + b"x" * 20_000 + b"\nexample.net\n")
     out, err = domains("import", source, status=1)
     assert out == "1 added, 0 removed, 2 in the table\n"
@@ -210,7 +204,7 @@ def test_bad_lines_are_told_by_number_with_status_1_and_the_good_ones_imported(
 def test_an_import_that_would_shrink_the_table_too_much_is_refused_unless_forced(
     domains: Mxweir, source: Path
 ) -> None:
-    domains.add(*(f"d{number}.example" for number in range(10)))
+    domains("add", *(f"d{number}.example" for number in range(10)))
     source.write_text("d0.example\nrubbish!\n")
     out, err = domains("import", source, status=1)
     assert out == ""
@@ -225,41 +219,26 @@ def test_an_import_that_would_shrink_the_table_too_much_is_refused_unless_forced
     assert domains.lines() == ["d0.example"]
 
 
-def test_a_first_import_with_too_many_bad_lines_is_refused_unless_forced(
-    domains: Mxweir, source: Path
-) -> None:
-    source.write_text("example.org\n# one\n# two\n# three\nrubbish!\n")
-    out, err = domains("import", source, status=1)
-    assert out == ""
-    assert err == (
-        f"{source}:5: 'rubbish!' is no domain name; skipped\n"
-        "mxweir domains import: not imported: 50% of the lines are no domains, more than max_shrink = 20%"
-        " allows as long as no domain is known; if that is meant, use --force\n"
-    )
-    assert domains.lines() == []
-    assert domains("import", source, "--force", status=1)[0] == "1 added, 0 removed, 1 in the table\n"
-
-
 @pytest.mark.parametrize(("name", "why"), [("missing", "No such file or directory"), ("", "Is a directory")])
 def test_a_file_that_cannot_be_read_is_one_line_with_status_2(
     domains: Mxweir, tmp_path: Path, name: str, why: str
 ) -> None:
-    domains.add("example.org")
+    domains("add", "example.org")
     path = tmp_path / name
     assert domains("import", path, status=2) == ("", f"mxweir domains: {path}: {why}\n")
     assert domains.lines() == ["example.org"]
 
 
 def test_what_is_exported_can_be_imported_again(domains: Mxweir, source: Path) -> None:
-    domains.add("example.org", "bücher.example", "_x.example")
-    domains.add(".example.net", "--next-hop", "smtp:[192.0.2.25]")
+    domains("add", "example.org", "bücher.example", "_x.example")
+    domains("add", ".example.net", "--next-hop", "smtp:[192.0.2.25]")
     source.write_text(domains("export")[0])
     assert domains("import", source)[0] == "0 added, 0 removed, 4 in the table\n"
     assert domains("export")[0] == source.read_text()
 
 
 def test_an_export_for_postfix_has_each_name_in_the_forms_that_postfix_asks_for(domains: Mxweir) -> None:
-    domains.add("example.org", "bücher.example", ".tree.example")
+    domains("add", "example.org", "bücher.example", ".tree.example")
     assert domains("export", "--postfix")[0].splitlines() == [
         "example.org OK",
         "tree.example OK",
@@ -270,7 +249,7 @@ def test_an_export_for_postfix_has_each_name_in_the_forms_that_postfix_asks_for(
 
 
 def test_an_export_as_json_has_an_object_a_line(domains: Mxweir) -> None:
-    domains.add(".example.org", "--next-hop", "smtp:x")
+    domains("add", ".example.org", "--next-hop", "smtp:x")
     (line,) = domains("export", "--json")[0].splitlines()
     assert json.loads(line) == {
         "domain": "example.org",
@@ -286,7 +265,7 @@ def test_an_export_as_json_has_an_object_a_line(domains: Mxweir) -> None:
 def test_a_table_that_agrees_with_the_file_is_status_0(domains: Mxweir) -> None:
     domains.file.write_text("example.org smtp:x\n.example.net\n")
     domains.load_file()
-    domains.add("command.example")
+    domains("add", "command.example")
     assert domains("verify") == (f"2 domains from {domains.file}, 3 in the table\n", "")
     assert domains.json("verify") == {
         "file": str(domains.file),
@@ -323,7 +302,7 @@ def test_bad_lines_alone_are_a_finding(domains: Mxweir) -> None:
 def test_accepting_takes_the_file_as_it_is_and_leaves_what_was_given_by_command(domains: Mxweir) -> None:
     domains.file.write_text("".join(f"d{number}.example\n" for number in range(10)))
     domains.load_file()
-    domains.add("command.example")
+    domains("add", "command.example")
     domains.file.write_text("d0.example\n")
     domains("verify", status=1)
     assert domains("verify", "--accept") == (f"1 domains from {domains.file}, 2 in the table\n", "")
@@ -354,7 +333,7 @@ def test_a_table_begun_anew_after_damage_is_trusted_once_an_operator_says_that_i
 ) -> None:
     domains.file.write_text("example.net\n")
     domains.load_file()
-    domains.add("example.net")
+    domains("add", "example.net")
     (domains.state / "domains.unsure").touch()
     domains(*(word.format(file=domains.file) for word in words))
     out, _ = domains("check", "foreign.example", status=1)

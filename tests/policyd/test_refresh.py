@@ -88,7 +88,6 @@ def test_a_file_that_is_not_there_changes_nothing(path: Path, replica: Replica) 
 
 
 def test_bad_lines_are_told_by_number_and_the_good_ones_kept(path: Path, replica: Replica) -> None:
-    replica.add([Record("example.org")], FROM_COMMAND)
     path.write_bytes(b"example.org\nrubbish!\n\xff\nexample.net\n")
     first, second, _ = load(DomainsFile(path, 0.2), replica)
     assert isinstance(first, Notice)
@@ -99,20 +98,11 @@ def test_bad_lines_are_told_by_number_and_the_good_ones_kept(path: Path, replica
 
 
 def test_a_thousand_bad_lines_are_ten_lines_and_a_sum(path: Path, replica: Replica) -> None:
-    replica.add([Record("example.org")], FROM_COMMAND)
     path.write_text("rubbish!\n" * 1000 + "example.org\n")
     told = load(DomainsFile(path, 0.2), replica)
     assert len(told) == 12
     assert isinstance(told[10], Notice)
     assert told[10].fields == {"count": 1000}
-
-
-def test_a_first_file_of_mostly_bad_lines_does_not_switch_the_check_on(path: Path, replica: Replica) -> None:
-    path.write_text("rubbish!\nmore rubbish!\nexample.org\n")
-    *_, refused = load(DomainsFile(path, 0.2), replica)
-    assert isinstance(refused, Trouble)
-    assert refused.what == "domains file refused"
-    assert names(replica) == set()
 
 
 def test_a_file_that_would_shrink_the_table_too_much_is_refused_with_what_to_do(

@@ -46,11 +46,6 @@ def add_parser(subparsers: Any) -> None:
     added = verb("add", add, "add domains; .example.org stands for all below it too")
     added.add_argument("domains", nargs="+", metavar="DOMAIN")
     added.add_argument(
-        "--first",
-        action="store_true",
-        help="even if no domain is known yet: all others are refused from then on",
-    )
-    added.add_argument(
         "--next-hop", default="", metavar="HOP", help="in transport(5) syntax, such as smtp:[192.0.2.25]"
     )
     removed = verb("remove", remove, "remove domains that were given by command")
@@ -77,7 +72,7 @@ def import_file(args: argparse.Namespace, config: Config) -> int:
     shrink = 1.0 if args.force else config.domains.max_shrink
     with _table(config) as replica:
         try:
-            changed = replica.replace(FROM_COMMAND, found.records, shrink, found.bad_share)
+            changed = replica.replace(FROM_COMMAND, found.records, shrink)
         except ShrinkError as error:
             _tell_bad(args.file, found)
             hint = "if that is meant, use --force"
@@ -94,16 +89,15 @@ def import_file(args: argparse.Namespace, config: Config) -> int:
 
 
 def add(args: argparse.Namespace, config: Config) -> int:
-    """Add domains: all of them, or none if one is wrong or they would switch the relay check on unasked."""
+    """Add domains: all of them, or none if one is wrong; says so when the first switch the relay check on."""
     try:
         records = [_given(text, args.next_hop) for text in args.domains]
     except ValueError as error:
         print(f"mxweir domains add: {error}; nothing was added", file=sys.stderr)
         return MISUSE
     with _table(config) as replica:
-        if replica.off() and not args.first:
+        if replica.off():
             print(_FIRST, file=sys.stderr)
-            return FINDING
         added, total = replica.add(records, FROM_COMMAND), replica.count()
     print(
         json.dumps({"added": added, "total": total}) if args.json else f"{added} added, {total} in the table"
@@ -112,8 +106,8 @@ def add(args: argparse.Namespace, config: Config) -> int:
 
 
 _FIRST = (
-    "mxweir domains add: nothing was added: no domain is known yet, and from the first one on mail for all"
-    " others is refused (550); import all of them (mxweir domains import FILE), or begin with these (--first)"
+    "mxweir domains add: these are the first domains: from now on mail for all others is refused (550);"
+    " if there are more, add them now"
 )
 
 

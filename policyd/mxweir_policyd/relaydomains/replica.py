@@ -136,15 +136,11 @@ class Replica:
             raw = read.get(digest(domain))
         return None if raw is None else Record.decode(bytes(raw))
 
-    def replace(
-        self, origin: int, records: Mapping[str, Record], max_shrink: float, bad_share: float = 0.0
-    ) -> Changed:
+    def replace(self, origin: int, records: Mapping[str, Record], max_shrink: float) -> Changed:
         """Let the domains of one origin be exactly these; those of other origins stay.
 
         Raises ShrinkError when the table would lose more than the share `max_shrink`
-        of its domains: a file that was cut off or mixed up must not stop mail. So too
-        when the first domains come from a source with a larger share of bad lines,
-        for these switch the check on, and each bad line may be a domain that is lost.
+        of its domains: a file that was cut off or mixed up must not stop mail.
         """
         with self._writing() as write:
             removed, total = [], 0
@@ -154,11 +150,6 @@ class Replica:
                 if record.origins and record.domain not in records:
                     removed.append((key, unsaid(bytes(raw), origin)))
             gone = sum(left is None for _, left in removed)
-            if not total and not self.unsure and bad_share > max_shrink:
-                raise ShrinkError(
-                    f"{bad_share:.0%} of the lines are no domains, more than max_shrink = {max_shrink:.0%}"
-                    " allows as long as no domain is known"
-                )
             if total and gone > max_shrink * total:
                 raise ShrinkError(
                     f"{gone} of {total} domains would go, more than max_shrink = {max_shrink:.0%} allows"

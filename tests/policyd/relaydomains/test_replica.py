@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -188,28 +188,6 @@ def test_a_table_that_would_lose_more_than_its_share_is_left_as_it_is(
     else:
         replica.replace(FROM_FILE, numbered(after), share)
         assert names(replica) == set(numbered(after))
-
-
-@pytest.mark.parametrize(("bad", "refused"), [(0.0, False), (0.2, False), (0.21, True), (1.0, True)])
-def test_the_first_domains_do_not_come_from_a_source_with_too_many_bad_lines(
-    replica: Replica, bad: float, refused: bool
-) -> None:
-    with pytest.raises(ShrinkError, match="of the lines are no domains") if refused else nullcontext():
-        replica.replace(FROM_FILE, numbered(10), 0.2, bad)
-    assert replica.count() == (0 if refused else 10)
-    assert replica.off() == refused
-
-
-def test_bad_lines_matter_less_once_a_domain_is_known(replica: Replica) -> None:
-    replica.add(records("example.org").values(), FROM_COMMAND)
-    assert replica.replace(FROM_FILE, numbered(10), 0.2, 0.9) == Changed(10, 0, 11)
-
-
-def test_after_damage_every_good_line_counts_for_no_other_domain_is_refused(tmp_path: Path) -> None:
-    damaged(tmp_path)
-    with closed(Replica(tmp_path, mend=True)) as mended:
-        assert not mended.off()
-        assert mended.replace(FROM_FILE, numbered(10), 0.2, 0.9) == Changed(10, 0, 10)
 
 
 def test_a_file_with_all_other_domains_is_refused_however_many_they_are(replica: Replica) -> None:

@@ -25,13 +25,6 @@ class DomainList(NamedTuple):
 
     records: dict[str, Record]
     bad: list[BadLine]
-    good: int = 0
-    """Lines that hold a domain: more than there are records, if one stands twice."""
-
-    @property
-    def bad_share(self) -> float:
-        """The share of bad lines (0 to 1); empty lines and comments do not count."""
-        return len(self.bad) / (len(self.bad) + self.good or 1)
 
 
 def read_domains(path: Path, origin: int) -> DomainList:
@@ -41,7 +34,6 @@ def read_domains(path: Path, origin: int) -> DomainList:
     """
     records: dict[str, Record] = {}
     bad: list[BadLine] = []
-    good = 0
     with path.open("rb") as file:
         number = 0
         while raw := file.readline(_LONGEST_LINE):
@@ -59,9 +51,8 @@ def read_domains(path: Path, origin: int) -> DomainList:
                 bad.append(BadLine(number, str(error)))
             else:
                 if record is not None:
-                    good += 1
                     former = records.get(record.domain)
                     if former is not None and former.subdomains:
                         record = record._replace(subdomains=True)
                     records[record.domain] = record
-    return DomainList(records, bad, good)
+    return DomainList(records, bad)

@@ -102,19 +102,3 @@ def test_a_domain_that_stands_with_its_subdomains_and_without_stands_with_them(
     path: Path, lines: bytes
 ) -> None:
     assert [record.line() for record in read(path, lines).records.values()] == [".example.org"]
-
-
-@pytest.mark.parametrize(
-    ("content", "share"),
-    [
-        (b"", 0.0),
-        (b"# comment\n\n", 0.0),
-        (b"example.org\n", 0.0),
-        (b"# comment\n\nexample.org\nexample.org\nexample.net\nrubbish!\n", 0.25),
-        (b"rubbish!\n", 1.0),
-    ],
-)
-def test_the_share_of_bad_lines_is_told_without_the_comments(
-    path: Path, content: bytes, share: float
-) -> None:
-    assert read(path, content).bad_share == share
