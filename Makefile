@@ -8,9 +8,9 @@ SHELL = /bin/sh
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
 
-ARGS =
-PREFIX = /usr/local
-DESTDIR =
+ARGS ?=
+PREFIX ?= /usr/local
+DESTDIR ?=
 BIN = .venv/bin
 
 # The servers that the tests run privately. procps: kill, for the units' ExecReload; systemd: only its

@@ -5,6 +5,8 @@ counters. Only a configuration that nobody has edited is written anew, because
 whether there is a scanner may have changed.
 """
 
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -102,7 +104,8 @@ class Development(Server):
         yield ""
         yield from (line for line in postfix.main_cf(config) if line and not line.startswith("#"))
         yield ""
-        export = f"mxweir domains export --postfix --config {self.config_file}"
+        program = "mxweir" if shutil.which("mxweir") else Path(sys.executable).with_name("mxweir")
+        export = f"{program} domains export --postfix --config {self.config_file}"
         yield f"and: {export} > /etc/postfix/relay_domains && postmap /etc/postfix/relay_domains"
 
     def _start_spamd(self) -> None:

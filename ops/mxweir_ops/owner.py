@@ -6,6 +6,8 @@ any file of the host.
 
 import os
 import pwd
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 
@@ -20,6 +22,9 @@ def become_owner(directory: Path) -> None:
     owner = there.stat()
     if owner.st_uid == 0:
         return
+    with suppress(ImportError):
+        # lmdb imports it late, when it may lie where only root may go.
+        import_module("lmdb._envid")
     os.setgroups(_groups(owner.st_uid, owner.st_gid))
     os.setegid(owner.st_gid)
     os.seteuid(owner.st_uid)

@@ -248,6 +248,12 @@ def test_an_export_for_postfix_has_each_name_in_the_forms_that_postfix_asks_for(
     ]
 
 
+def test_an_empty_table_is_not_exported_for_postfix(domains: Mxweir) -> None:
+    out, err = domains("export", "--postfix", status=1)
+    assert out == ""
+    assert "no domain is known" in err
+
+
 def test_an_export_as_json_has_an_object_a_line(domains: Mxweir) -> None:
     domains("add", ".example.org", "--next-hop", "smtp:x")
     (line,) = domains("export", "--json")[0].splitlines()

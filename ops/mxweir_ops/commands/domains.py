@@ -153,9 +153,14 @@ def check(args: argparse.Namespace, config: Config) -> int:
 
 
 def export(args: argparse.Namespace, config: Config) -> int:
-    """Print all domains in the order of their names."""
+    """Print all domains in the order of their names; an empty table for Postfix is a finding."""
     with _table(config) as replica:
         records = sorted(replica.records(), key=lambda record: record.domain)
+    if args.postfix and not records:
+        print(
+            "mxweir domains export: no domain is known; an empty table would refuse all mail", file=sys.stderr
+        )
+        return FINDING
     for record in records:
         if args.json:
             print(json.dumps(record._asdict(), ensure_ascii=False))
