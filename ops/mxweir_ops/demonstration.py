@@ -18,7 +18,7 @@ from mxweir_ops.lab.sink import Delivery
 from mxweir_ops.lab.spamd import Spamd
 from mxweir_ops.lab.stack import Plan, Stack
 
-_LOG_SECONDS = 5.0
+_LOG_SECONDS = 10.0
 
 _RULES = """\
 [[access]]
@@ -43,23 +43,27 @@ reject_at = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One message, or the same one several times, and the reply code that it should get in the end."""
+    """One message, or the same one several times, and the reply code that it should get in the end.
+
+    `by` is the daemon that decides: policyd at the recipient, or the milter at the end of the message.
+    """
 
     title: str
     sender: str
     recipient: str
     expected: int
+    by: str
     body: str = letters.HONEST
     times: int = 1
 
 
 SCENES = (
-    Scene("accepted", "bert@sender.example", "anna@example.org", 250),
-    Scene("spam tagged", "james@lawyers.example", "anna@example.org", 250, letters.ADVANCE_FEE),
-    Scene("spam rejected", "gtube@sender.example", "anna@example.org", 550, letters.GTUBE),
-    Scene("relay denied", "carol@sender.example", "dave@elsewhere.example", 550),
-    Scene("over the limit", "news@busy.example", "anna@example.org", 550, times=4),
-    Scene("blocked", "offers@mail7.bulk.example", "anna@example.org", 554),
+    Scene("accepted", "bert@sender.example", "anna@example.org", 250, "milter"),
+    Scene("spam tagged", "james@lawyers.example", "anna@example.org", 250, "milter", letters.ADVANCE_FEE),
+    Scene("spam rejected", "gtube@sender.example", "anna@example.org", 550, "milter", letters.GTUBE),
+    Scene("relay denied", "carol@sender.example", "dave@elsewhere.example", 550, "policyd"),
+    Scene("over the limit", "news@busy.example", "anna@example.org", 550, "policyd", times=4),
+    Scene("blocked", "offers@mail7.bulk.example", "anna@example.org", 554, "policyd"),
 )
 
 
@@ -120,14 +124,19 @@ class Stage:
         return Shown(scene, reply, self._explanation(scene), delivered)
 
     def _explanation(self, scene: Scene) -> dict[str, Any]:
-        """The last line that says more than "passed"; the daemons write it just after they have answered."""
+        """The last line of the daemon that decided; it writes it just after it has answered.
+
+        The messages of a scene that passed have left lines of both daemons, so only
+        a refusal explains a refusal.
+        """
         found: list[dict[str, Any]] = []
 
         def look() -> bool:
-            asked = self._stack.policyd.records(event="decision", sender=scene.sender)
-            found[:] = [line for line in asked if line.get("check")] or self._stack.milter.records(
-                event="scan", sender=scene.sender
-            )
+            if scene.by == "milter":
+                found[:] = self._stack.milter.records(event="scan", sender=scene.sender)
+            else:
+                asked = self._stack.policyd.records(event="decision", sender=scene.sender)
+                found[:] = [line for line in asked if line.get("check")]
             return len(found) > 0
 
         wait_until(look, _LOG_SECONDS)
