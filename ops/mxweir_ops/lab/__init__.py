@@ -12,6 +12,7 @@ machine's Postfix, SpamAssassin and mail alone:
     client.py     an SMTP client that can play any client address
     asking.py     a policy client, for what Postfix itself never sends
     spamd.py      SpamAssassin's daemon with the rules as shipped
+    postgresql.py a PostgreSQL, and a second one that follows it
     daemons.py    mxweir's own daemons on a configuration written for them
     stack.py      all of them together, as on a real MX host
 """
