@@ -5,8 +5,8 @@ addresses and for `*`; those are never found.
 """
 
 from mxweir.address import fold_domain
+from mxweir.domains.match import State
 from mxweir_policyd.pipeline import Domains
-from mxweir_policyd.relaydomains.match import State
 from mxweir_policyd.socketmap import Lookup, format_answer
 
 

@@ -18,13 +18,13 @@ very code.
 from typing import NamedTuple, Protocol
 
 from mxweir.access import AccessList
+from mxweir.domains.match import Match, State
 from mxweir.events import Decision
 from mxweir.facts import Facts, Folder
 from mxweir.ratelimit.limits import Limits
 from mxweir.trail import Step
 from mxweir_policyd.decision import PASS, blocked, limited, relay_denied, relay_unknown
 from mxweir_policyd.protocol import Request
-from mxweir_policyd.relaydomains.match import Match, State
 
 CONTEXTS = (b"", b"relay", b"limits", b"message")
 

@@ -5,8 +5,8 @@ from math import inf
 from pathlib import Path
 from time import monotonic
 
+from mxweir.domains.record import FROM_FILE
 from mxweir.events import Observer, Trouble, notice, warning
-from mxweir_policyd.relaydomains.match import FROM_FILE
 from mxweir_policyd.relaydomains.replica import Replica, ReplicaError, ShrinkError
 from mxweir_policyd.relaydomains.sources.file import read_domains
 

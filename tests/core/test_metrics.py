@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from mxweir import __version__
 from mxweir.config import Log, loads
+from mxweir.domains.record import FROM_COMMAND, Record
 from mxweir.events import Decided, Decision, Observed, Scanned, Trouble, notice, tell_all
 from mxweir.log import LogObserver
 from mxweir.metrics import ANSWER_SECONDS, Metrics, PolicyMetrics, ScanMetrics
@@ -20,7 +21,6 @@ from mxweir.ratelimit.rate import Rate
 from mxweir.testing import SettableClock, question
 from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.protocol import Request
-from mxweir_policyd.relaydomains.match import FROM_COMMAND, Record
 from mxweir_policyd.relaydomains.replica import Replica
 
 PASS = Decision("pass", "DUNNO")

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from mxweir.domains.record import FROM_FILE
 from mxweir_ops.cli import main
-from mxweir_policyd.relaydomains.match import FROM_FILE
 from mxweir_policyd.relaydomains.replica import Replica
 from mxweir_policyd.relaydomains.sources.file import read_domains
 
@@ -260,8 +260,10 @@ def test_an_export_as_json_has_an_object_a_line(domains: Mxweir) -> None:
     assert json.loads(line) == {
         "domain": "example.org",
         "next_hop": "smtp:x",
-        "subdomains": True,
+        "include_subdomains": True,
         "origins": 2,
+        "enabled": True,
+        "tenant": "",
     }
 
 

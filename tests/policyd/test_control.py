@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from mxweir import service
 from mxweir.config import loads
+from mxweir.domains.record import FROM_COMMAND, Record
 from mxweir.events import Trouble
 from mxweir.testing import Recorder, SettableClock
 from mxweir_ops.lab.asking import USUAL
@@ -19,7 +20,6 @@ from mxweir_ops.lab.place import temporary_directory
 from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.control import ControlServer, ask, control_endpoint, explain
 from mxweir_policyd.protocol import MAX_REQUEST, ProtocolError, format_request, parse_request
-from mxweir_policyd.relaydomains.match import FROM_COMMAND, Record
 from mxweir_policyd.relaydomains.replica import Replica
 from mxweir_policyd.session import Answerer
 

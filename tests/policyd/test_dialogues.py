@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from mxweir.config import loads
+from mxweir.domains.record import FROM_FILE
 from mxweir.events import Decision
 from mxweir.ratelimit import snapshot
 from mxweir.testing import SettableClock
@@ -16,7 +17,6 @@ from mxweir_ops.lab.asking import USUAL
 from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.protocol import RequestReader, format_reply
-from mxweir_policyd.relaydomains.match import FROM_FILE
 from mxweir_policyd.relaydomains.replica import Replica
 from mxweir_policyd.relaydomains.sources.file import read_domains
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mxweir.domains.record import FROM_COMMAND, Record
 from mxweir_policyd.maps import answer
-from mxweir_policyd.relaydomains.match import FROM_COMMAND, Record
 from mxweir_policyd.relaydomains.replica import Replica
 from mxweir_policyd.socketmap import Lookup
 
@@ -18,7 +18,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
         [
             Record("example.org"),
             Record("example.net", "smtp:[192.0.2.25]"),
-            Record("tree.example", "smtp:mx.example.com:2525", subdomains=True),
+            Record("tree.example", "smtp:mx.example.com:2525", include_subdomains=True),
             Record("xn--bcher-kva.example"),
         ],
         FROM_COMMAND,

@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mxweir.config import loads
+from mxweir.domains.match import Match, State, digest, find
+from mxweir.domains.record import Record
 from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.protocol import Request
-from mxweir_policyd.relaydomains.match import Match, Record, State, digest, find
 
 CONFIG = """
 [[access]]
@@ -69,7 +70,7 @@ class Table:
     """A table of domains without a file."""
 
     def __init__(self, known: State) -> None:
-        records = [Record("example.org"), Record("tree.example", subdomains=True)]
+        records = [Record("example.org"), Record("tree.example", include_subdomains=True)]
         self._known = known
         self._stored = {digest(record.domain): record.encode() for record in records}
 

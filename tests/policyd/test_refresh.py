@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from mxweir.domains.record import FROM_COMMAND, Record
 from mxweir.events import Notice, Trouble
 from mxweir.testing import Recorder
 from mxweir_policyd.refresh import DomainsFile
-from mxweir_policyd.relaydomains.match import FROM_COMMAND, Record
 from mxweir_policyd.relaydomains.replica import Replica
 
 

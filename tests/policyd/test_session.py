@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mxweir.config import loads
+from mxweir.domains.match import Match, State
 from mxweir.events import Decided, Trouble
 from mxweir.testing import Recorder, SettableClock
 from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.protocol import Request
-from mxweir_policyd.relaydomains.match import Match, State
 from mxweir_policyd.session import Answerer
 
 CONFIG = """

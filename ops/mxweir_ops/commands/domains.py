@@ -12,9 +12,11 @@ import idna
 
 from mxweir.address import fold_domain
 from mxweir.config import Config, load
+from mxweir.domains.match import State
+from mxweir.domains.names import parse_line
+from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record
 from mxweir_ops.options import add_config, add_json
 from mxweir_ops.owner import become_owner
-from mxweir_policyd.relaydomains.match import FROM_COMMAND, FROM_FILE, Record, State, parse_line
 from mxweir_policyd.relaydomains.replica import Replica, ShrinkError
 from mxweir_policyd.relaydomains.sources.file import DomainList, read_domains
 
@@ -180,7 +182,7 @@ def _as_postfix_asks(record: Record) -> list[str]:
     names = [record.domain]
     with contextlib.suppress(idna.IDNAError):
         names = list(dict.fromkeys([record.domain, idna.decode(record.domain)]))
-    return [*names, *(f".{name}" for name in names if record.subdomains)]
+    return [*names, *(f".{name}" for name in names if record.include_subdomains)]
 
 
 def verify(args: argparse.Namespace, config: Config) -> int:
@@ -211,7 +213,7 @@ def verify(args: argparse.Namespace, config: Config) -> int:
 
 
 def _differ(one: Record, other: Record) -> bool:
-    return (one.next_hop, one.subdomains) != (other.next_hop, other.subdomains)
+    return (one.next_hop, one.include_subdomains) != (other.next_hop, other.include_subdomains)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
-"""Relay domains: is this recipient's domain ours, and where does its mail go?
+"""Relay domains in the policy daemon: the tables on this host, and where they come from.
 
-`match` has the rules (pure): names, records, parents. `replica` keeps the table
-in LMDB, for all processes of a host; `damage` finds out whether it is whole.
-`sources` fill it.
+The rules are in `mxweir.domains`: names, records, parents. `replica` keeps the
+table of what is given on this host in LMDB, for all its processes; `sources`
+fill it.
 """

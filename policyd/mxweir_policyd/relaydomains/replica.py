@@ -16,23 +16,11 @@ from typing import NamedTuple
 
 import lmdb
 
+from mxweir.domains.damage import check_whole
+from mxweir.domains.match import NOT_OURS, Match, State, digest, find
+from mxweir.domains.reader import HERE, MAP_SIZE
+from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record, said, unsaid
 from mxweir.service import ServiceError
-from mxweir_policyd.relaydomains.damage import check_whole
-from mxweir_policyd.relaydomains.match import (
-    FROM_COMMAND,
-    FROM_FILE,
-    NOT_OURS,
-    Match,
-    Record,
-    State,
-    digest,
-    find,
-    said,
-    unsaid,
-)
-
-_MAP_SIZE = 8 * 2**30
-"""Address space, not memory or disk: room for some ten million domains and their copies."""
 
 _LOCK_SIZE = 64 * 1024
 """Bytes of the lock file, which LMDB takes as room for a thousand readers."""
@@ -67,7 +55,7 @@ class Replica:
     """
 
     def __init__(self, directory: Path, mend: bool = False) -> None:
-        self.path = directory / "domains.lmdb"
+        self.path = directory / HERE
         self.put_aside: Path | None = None
         """Where the table is that was found damaged when this one was opened."""
         self._marker = self.path.with_suffix(".unsure")
@@ -171,8 +159,11 @@ class Replica:
         with self._writing() as write:
             for record in records:
                 former = write.get(digest(record.domain))
-                kept = former is not None and Record.decode(bytes(former), origin).subdomains
-                added += _put(write, record._replace(subdomains=record.subdomains or kept, origins=origin))
+                kept = former is not None and Record.decode(bytes(former), origin).include_subdomains
+                added += _put(
+                    write,
+                    record._replace(include_subdomains=record.include_subdomains or kept, origins=origin),
+                )
         return added
 
     def remove(self, domain: str, origin: int) -> bool:
@@ -218,7 +209,7 @@ class Replica:
         _allocate_lock(path)
         new = not path.exists()
         try:
-            environment = lmdb.open(str(path), subdir=False, map_size=_MAP_SIZE, mode=0o660)
+            environment = lmdb.open(str(path), subdir=False, map_size=MAP_SIZE, mode=0o660)
         except lmdb.Error:
             if new and path.exists() and path.stat().st_size < _HEADER:
                 path.unlink()  # half a beginning, for want of room, would be taken for damage
@@ -228,7 +219,7 @@ class Replica:
             with environment.begin() as read:
                 empty = not read.stat()["entries"]
             if not empty:
-                check_whole(path, _MAP_SIZE)
+                check_whole(path, MAP_SIZE)
             environment.reader_check()
             undo.pop_all()
         return environment

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mxweir_policyd.relaydomains.match import FROM_COMMAND, FROM_FILE, Match, Record, State
+from mxweir.domains.match import Match, State
+from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record
 from mxweir_policyd.relaydomains.replica import Changed, Replica, ReplicaError, ShrinkError
 
 BOTH = FROM_FILE | FROM_COMMAND
@@ -41,7 +42,7 @@ def replica(tmp_path: Path) -> Iterator[Replica]:
 BEGIN = """
 import os, signal, sys
 from pathlib import Path
-from mxweir_policyd.relaydomains.match import FROM_COMMAND, FROM_FILE, Record
+from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record
 from mxweir_policyd.relaydomains.replica import Replica, ReplicaError
 replica = Replica(Path(sys.argv[1]))
 """

@@ -8,7 +8,8 @@ example.net  smtp:[192.0.2.25]
 from pathlib import Path
 from typing import NamedTuple
 
-from mxweir_policyd.relaydomains.match import Record, parse_line
+from mxweir.domains.names import parse_line
+from mxweir.domains.record import Record
 
 _LONGEST_LINE = 16 * 1024
 
@@ -52,7 +53,7 @@ def read_domains(path: Path, origin: int) -> DomainList:
             else:
                 if record is not None:
                     former = records.get(record.domain)
-                    if former is not None and former.subdomains:
-                        record = record._replace(subdomains=True)
+                    if former is not None and former.include_subdomains:
+                        record = record._replace(include_subdomains=True)
                     records[record.domain] = record
     return DomainList(records, bad)

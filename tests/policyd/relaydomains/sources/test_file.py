@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mxweir_policyd.relaydomains.match import FROM_COMMAND, FROM_FILE, Record
+from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record
 from mxweir_policyd.relaydomains.sources.file import BadLine, DomainList, read_domains
 
 
@@ -26,7 +26,7 @@ def test_domains_next_hops_and_comments_are_read(path: Path) -> None:
     assert found.bad == []
     assert list(found.records.values()) == [
         Record("example.org", origins=FROM_FILE),
-        Record("example.com", subdomains=True, origins=FROM_FILE),
+        Record("example.com", include_subdomains=True, origins=FROM_FILE),
         Record("example.net", "smtp:[192.0.2.25]", origins=FROM_FILE),
         Record("last.example", origins=FROM_FILE),
     ]

@@ -5,20 +5,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mxweir_policyd.relaydomains.match import (
-    FROM_COMMAND,
-    FROM_FILE,
-    PARENTS,
-    Match,
-    Record,
-    State,
-    digest,
-    find,
-    parse_line,
-    said,
-    unsaid,
-    valid_domain,
-)
+from mxweir.domains.match import PARENTS, Match, State, digest, find
+from mxweir.domains.names import parse_line, valid_domain
+from mxweir.domains.record import FROM_COMMAND, FROM_FILE, FROM_POSTGRES, Record, said, unsaid
 
 
 def table(*records: Record) -> dict[bytes, bytes]:
@@ -32,7 +21,8 @@ def ours(domain: str, *records: Record) -> bool:
 labels = st.text(alphabet="abcxyz0189-_", min_size=1, max_size=12).map(lambda text: f"x{text}x")
 domains = st.lists(labels, min_size=2, max_size=6).map(".".join)
 hops = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#"), max_size=60)
-records = st.builds(Record, domains, hops, st.booleans(), st.sampled_from([1, 2, 3]))
+origins = st.sampled_from([1, 2, 3])
+records = st.builds(Record, domains, hops, st.booleans(), origins, st.just(True), st.just(""))
 
 
 @given(records)
@@ -52,7 +42,7 @@ def test_what_each_origin_says_of_a_domain_is_kept_apart(file: Record, other: Re
         assert Record.decode(raw) == Record(
             file.domain,
             command.next_hop or file.next_hop,
-            command.subdomains or file.subdomains,
+            command.include_subdomains or file.include_subdomains,
             FROM_FILE | FROM_COMMAND,
         )
         assert unsaid(raw, FROM_COMMAND) == file.encode()
@@ -82,7 +72,7 @@ def test_a_record_comes_back_from_its_line_in_a_domains_file(record: Record) -> 
     [
         ("example.org", Record("example.org")),
         ("  Example.ORG.  ", Record("example.org")),
-        (".example.org", Record("example.org", subdomains=True)),
+        (".example.org", Record("example.org", include_subdomains=True)),
         ("example.org smtp:[192.0.2.25]", Record("example.org", "smtp:[192.0.2.25]")),
         (
             ".example.org\tsmtp:mx.example.net:2525 # why",
@@ -91,7 +81,7 @@ def test_a_record_comes_back_from_its_line_in_a_domains_file(record: Record) -> 
         ("example.org# why", Record("example.org")),
         ("bücher.example", Record("xn--bcher-kva.example")),
         ("BÜCHER.example", Record("xn--bcher-kva.example")),
-        (".bücher.example", Record("xn--bcher-kva.example", subdomains=True)),
+        (".bücher.example", Record("xn--bcher-kva.example", include_subdomains=True)),
         ("XN--BCHER-KVA.example", Record("xn--bcher-kva.example")),
         ("_dmarc.under_score.example", Record("_dmarc.under_score.example")),
         (f"{'a' * 63}.example", Record(f"{'a' * 63}.example")),
@@ -166,7 +156,7 @@ def test_a_domain_below_one_that_does_not_include_its_subdomains_is_not_ours() -
 
 
 def test_a_domain_above_or_beside_one_of_ours_is_not_ours() -> None:
-    record = Record("example.org", subdomains=True)
+    record = Record("example.org", include_subdomains=True)
     for domain in ("org", "xample.org", "xexample.org", "example.org.example", "", "."):
         assert not ours(domain, record)
 
@@ -188,7 +178,7 @@ def test_subdomains_are_ours_if_any_origin_includes_them(wide: int) -> None:
 @given(st.integers(1, 20), domains)
 def test_parents_are_looked_up_as_many_labels_up_as_documented_and_no_more(depth: int, domain: str) -> None:
     below = ".".join(["x"] * depth + [domain])
-    assert ours(below, Record(domain, subdomains=True)) == (depth <= PARENTS)
+    assert ours(below, Record(domain, include_subdomains=True)) == (depth <= PARENTS)
 
 
 @given(st.text(max_size=300))
@@ -207,3 +197,21 @@ def test_looking_up_asks_a_bounded_number_of_times_whatever_the_name(domain: str
 def test_no_match_has_no_record() -> None:
     match = find("foreign.example", table().get)
     assert (match.state, match.by, match.next_hop) == (State.NOT_OURS, "", "")
+
+
+truths = st.builds(Record, domains, hops, st.booleans(), st.just(FROM_POSTGRES), st.booleans(), hops)
+
+
+@given(truths)
+def test_a_record_of_postgresql_comes_back_with_its_tenant_and_whether_it_is_enabled(record: Record) -> None:
+    assert Record.decode(record.encode()) == record
+
+
+def test_a_domain_that_is_switched_off_is_not_ours_and_what_it_includes_neither() -> None:
+    off = Record("example.org", "", True, FROM_POSTGRES, False, "t")
+    wide = Record("org", "", True, FROM_POSTGRES)
+    for domain in ("example.org", "a.b.example.org"):
+        match = find(domain, table(off, wide).get)
+        assert (match.state, match.by, match.tenant) == (State.NOT_OURS, "example.org", "t")
+    plain = off._replace(include_subdomains=False)
+    assert find("a.example.org", table(plain, wide).get).by == "org"

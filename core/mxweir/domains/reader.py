@@ -1,0 +1,143 @@
+"""Look domains up in the tables that the policy daemon keeps on this host; changes nothing there.
+
+There are two files, both maybe missing: `postgres.lmdb`, what PostgreSQL says,
+and `domains.lmdb`, what the domains file and the commands said here. A file may
+come, go or be replaced by another at any time: `tick` looks.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from mxweir.domains.damage import check_whole
+from mxweir.domains.match import NOT_OURS, Match, State, find
+
+HERE = "domains.lmdb"
+"""The table of the domains file and the commands, in the state directory."""
+
+POSTGRES = "postgres.lmdb"
+"""The replica of the table in PostgreSQL, in the state directory."""
+
+RECORDS = b"records"
+"""The database within the replica that has the records; the table of this host has them in its only one."""
+
+META = b"meta"
+"""The database within the replica that says how far it has come."""
+
+MAP_SIZE = 8 * 2**30
+"""Address space, not memory or disk: room for some ten million domains and their copies."""
+
+
+class TableReader:
+    """One of the files; `database` is the one within it that has the records, None for its only one."""
+
+    def __init__(self, path: Path, database: bytes | None = None) -> None:
+        self.path = path
+        self.failed = False
+        """Whether a lookup failed since the file was opened: it is damaged, or on a disk that is."""
+        self._name = database
+        self._environment: lmdb.Environment | None = None
+        self._records: Any = None
+        self._inode = 0
+        self._open(check=True)
+
+    @property
+    def there(self) -> bool:
+        """Whether there is a table that can be read."""
+        return self._environment is not None
+
+    def find(self, domain: str) -> Match:
+        """Is the folded domain ours by this table? FAILED where it cannot be read, or is not there."""
+        if self._environment is None:
+            return Match(State.FAILED)
+        try:
+            with self._environment.begin(db=self._records) as read:
+                return find(domain, read.get)
+        except lmdb.Error:
+            self.failed = True
+            return Match(State.FAILED)
+
+    def count(self) -> int:
+        """Domains in the table; 0 where it cannot be read."""
+        if self._environment is None:
+            return 0
+        try:
+            with self._environment.begin() as read:
+                return int((read.stat(self._records) if self._name else read.stat())["entries"])
+        except lmdb.Error:
+            self.failed = True
+            return 0
+
+    def tick(self) -> None:
+        """Look whether another file has come; call it every second or so."""
+        if self._inode != _inode(self.path):
+            # Not read through: a process that takes care of it has just made it, and we have no time.
+            self.close()
+            self._open(check=False)
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._environment is not None:
+            self._environment.close()
+        self._environment, self._inode = None, 0
+
+    def _open(self, check: bool) -> None:
+        self._inode, self.failed = _inode(self.path), False
+        if not self._inode:
+            return
+        with contextlib.ExitStack() as undo:
+            try:
+                environment = lmdb.open(
+                    str(self.path),
+                    subdir=False,
+                    readonly=True,
+                    map_size=MAP_SIZE,
+                    max_dbs=2 if self._name else 0,
+                )
+                undo.callback(environment.close)
+                if check:
+                    check_whole(self.path, MAP_SIZE)
+                if self._name:
+                    self._records = environment.open_db(self._name, create=False)
+            except lmdb.NotFoundError:
+                self._inode = 0  # its maker has not come that far; the next tick looks again
+            except (lmdb.Error, OSError):
+                self.failed = True
+            else:
+                undo.pop_all()
+                self._environment = environment
+
+
+class DomainReader:
+    """Both tables of a state directory: whose domain is it, and is it ours by what this host knows?"""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.postgres = TableReader(state_dir / POSTGRES, RECORDS)
+        self.here = TableReader(state_dir / HERE)
+
+    def find(self, domain: str) -> Match:
+        """The match of a folded domain; NOT_OURS where neither table speaks for it."""
+        match = self.postgres.find(domain)
+        if match.raw:
+            return match
+        match = self.here.find(domain)
+        return match if match.raw else NOT_OURS
+
+    def tick(self) -> None:
+        """Look whether other files have come; call it every second or so."""
+        self.postgres.tick()
+        self.here.tick()
+
+    def close(self) -> None:
+        """Give the files back."""
+        self.postgres.close()
+        self.here.close()
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
