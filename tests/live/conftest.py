@@ -15,6 +15,7 @@ import pytest
 
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import MissingError
+from mxweir_ops.lab.rspamd import Rspamd
 from mxweir_ops.lab.spamd import Spamd
 from mxweir_ops.lab.stack import Plan, Stack
 
@@ -91,6 +92,12 @@ def place() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def spamd(place: Path) -> Iterator[Spamd]:
     with Spamd(place, LAB_RULES) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rspamd(place: Path) -> Iterator[Rspamd]:
+    with Rspamd(place) as server:
         yield server
 
 

@@ -13,6 +13,7 @@ machine's Postfix, SpamAssassin and mail alone:
     asking.py     a policy client, for what Postfix itself never sends
     spamd.py      SpamAssassin's daemon with the rules as shipped
     postgresql.py a PostgreSQL, and a second one that follows it
+    rspamd.py     Rspamd with the rules as shipped, as a scanner and as a milter
     hostile.py    scanners that misbehave, each in one way, for both protocols
     manners.py    the ways in which they do
     answers.py    what scanners answer, as bytes
