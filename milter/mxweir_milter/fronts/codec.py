@@ -1,0 +1,257 @@
+"""The milter protocol as seen from a milter: bytes in, commands out. It touches no socket.
+
+A packet is a length (four bytes, big-endian, of what follows it), a letter and
+data. Texts in it end in NUL. The mail server speaks, and the milter answers each
+command in turn, unless both agreed that it need not.
+
+    O negotiate    first of all, and never again
+    C connect      the SMTP client        H helo           its greeting
+    M mail         a message begins       R rcpt           a recipient of it
+    T data         all recipients known   L header         one field      N the last was sent
+    B body         a piece of it          E end            the message is complete
+    A abort        this message ends      Q quit           the session ends
+    K quit, but the connection serves a new client
+    D define       macros for the command that follows
+    U unknown      an SMTP command that the mail server does not know
+
+There is no specification; this follows libmilter's mfdef.h and engine.c, and what
+Postfix's milter8.c sends. As in libmilter, a packet has at most 64 KiB.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from struct import Struct
+from typing import NamedTuple
+
+LARGEST = 65536
+"""Bytes of a packet, its letter included (mfdef.h, MILTER_MAX_DATA_SIZE)."""
+
+_LENGTH = Struct("!I")
+_THREE = Struct("!III")
+
+
+class ProtocolError(Exception):
+    """What came is not the milter protocol; nothing that follows on this connection can be understood."""
+
+
+class Negotiate(NamedTuple):
+    """What the mail server can do: bits of `mxweir_milter.fronts.options`."""
+
+    version: int
+    actions: int
+    steps: int
+
+
+class Define(NamedTuple):
+    """Macros for the command of this letter, which follows; names as in MILTER_README: "i", "{auth_type}"."""
+
+    command: bytes
+    macros: dict[str, str]
+
+
+class Connect(NamedTuple):
+    """The client's name; `family` is 4, 6, L (a unix socket) or U (unknown, without port and address)."""
+
+    name: bytes
+    family: bytes
+    port: int
+    address: bytes
+
+
+class Helo(NamedTuple):
+    """The client's greeting."""
+
+    name: bytes
+
+
+class Mail(NamedTuple):
+    """A message begins: the sender in angle brackets, and the ESMTP parameters."""
+
+    sender: bytes
+    parameters: list[bytes]
+
+
+class Rcpt(NamedTuple):
+    """A recipient in angle brackets, and the ESMTP parameters."""
+
+    recipient: bytes
+    parameters: list[bytes]
+
+
+class Data(NamedTuple):
+    """All recipients are known."""
+
+
+class Header(NamedTuple):
+    """A header field; the value lacks the space after the colon, unless HEADER_LEADING_SPACE is agreed."""
+
+    name: bytes
+    value: bytes
+
+
+class EndOfHeader(NamedTuple):
+    """All header fields were sent."""
+
+
+class Body(NamedTuple):
+    """A piece of the body."""
+
+    piece: bytes
+
+
+class End(NamedTuple):
+    """The message is complete; some mail servers send the body's last piece with it."""
+
+    piece: bytes
+
+
+class Abort(NamedTuple):
+    """The message will not be completed; the session goes on."""
+
+
+class Quit(NamedTuple):
+    """The session is over; with `reuse`, another client's follows on the same connection."""
+
+    reuse: bool
+
+
+class Unknown(NamedTuple):
+    """An SMTP command that the mail server does not know."""
+
+    command: bytes
+
+
+Command = (
+    Negotiate
+    | Define
+    | Connect
+    | Helo
+    | Mail
+    | Rcpt
+    | Data
+    | Header
+    | EndOfHeader
+    | Body
+    | End
+    | Abort
+    | Quit
+    | Unknown
+)
+
+
+class CommandReader:
+    """Makes commands of bytes, however they are cut; holds at most one packet that is not whole."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._wanted = 4
+        """Bytes until there is anything new to be understood."""
+
+    def feed(self, data: bytes) -> Iterator[Command]:
+        """The commands that are whole now, to be taken before the next call.
+
+        Raises ProtocolError in the place where the protocol is left.
+        """
+        if self._held:
+            self._held += data
+            if len(self._held) < self._wanted:
+                return iter(())
+            data = bytes(self._held)
+            self._held.clear()
+        return self._commands(data)
+
+    def _commands(self, data: bytes) -> Iterator[Command]:
+        position, end = 0, len(data)
+        while True:
+            self._wanted = 4
+            if end - position >= 4:
+                (length,) = _LENGTH.unpack_from(data, position)
+                if not 0 < length <= LARGEST:
+                    raise ProtocolError(f"a packet of {length} bytes; 1 to {LARGEST} are allowed")
+                self._wanted += length
+            if end - position < self._wanted or end - position < 5:
+                self._held += data[position:]
+                return
+            start, position = position + 5, position + self._wanted
+            yield parse(data[start - 1 : start], data[start:position])
+
+
+def parse(letter: bytes, data: bytes) -> Command:
+    """One packet's letter and data as a command; raises ProtocolError."""
+    try:
+        read = _READERS[letter]
+    except KeyError:
+        raise ProtocolError(f"unknown command {letter!r}") from None
+    try:
+        return read(data)
+    except (ValueError, IndexError):
+        raise ProtocolError(f"command {letter!r} with {len(data)} bytes of data that do not fit it") from None
+
+
+def _negotiate(data: bytes) -> Negotiate:
+    if len(data) < _THREE.size:
+        raise ValueError
+    # What may follow is a later version's, and not for us.
+    return Negotiate(*_THREE.unpack_from(data))
+
+
+def _texts(data: bytes) -> list[bytes]:
+    """Texts that each end in NUL."""
+    if not data.endswith(b"\0"):
+        raise ValueError
+    return data[:-1].split(b"\0")
+
+
+def _define(data: bytes) -> Define:
+    words = [word.decode("utf-8", "surrogateescape") for word in _texts(data[1:])] if data[1:] else []
+    # A name without a value is what a cut list ends in: libmilter passes over it, too.
+    return Define(data[:1], dict(zip(words[::2], words[1::2], strict=False)))
+
+
+def _connect(data: bytes) -> Connect:
+    name, _, rest = data.partition(b"\0")
+    family = rest[:1]
+    if family == b"U":
+        return Connect(name, family, 0, b"")
+    if family not in (b"4", b"6", b"L") or len(rest) < 4:
+        raise ValueError
+    (address,) = _texts(rest[3:])
+    return Connect(name, family, int.from_bytes(rest[1:3]), address)
+
+
+def _one(data: bytes) -> bytes:
+    (text,) = _texts(data)
+    return text
+
+
+def _mail(data: bytes) -> Mail:
+    sender, *parameters = _texts(data)
+    return Mail(sender, parameters)
+
+
+def _rcpt(data: bytes) -> Rcpt:
+    recipient, *parameters = _texts(data)
+    return Rcpt(recipient, parameters)
+
+
+def _header(data: bytes) -> Header:
+    name, value = _texts(data)
+    return Header(name, value)
+
+
+_READERS: Mapping[bytes, Callable[[bytes], Command]] = {
+    b"O": _negotiate,
+    b"D": _define,
+    b"C": _connect,
+    b"H": lambda data: Helo(_one(data)),
+    b"M": _mail,
+    b"R": _rcpt,
+    b"T": lambda _: Data(),
+    b"L": _header,
+    b"N": lambda _: EndOfHeader(),
+    b"B": Body,
+    b"E": End,
+    b"A": lambda _: Abort(),
+    b"Q": lambda _: Quit(False),
+    b"K": lambda _: Quit(True),
+    b"U": lambda data: Unknown(_one(data)),
+}
