@@ -7,8 +7,9 @@ from time import monotonic
 
 from mxweir.domains.record import FROM_FILE
 from mxweir.events import Observer, Trouble, notice, warning
-from mxweir_policyd.relaydomains.replica import Replica, ReplicaError, ShrinkError
+from mxweir_policyd.relaydomains.replica import Replica, ShrinkError
 from mxweir_policyd.relaydomains.sources.file import read_domains
+from mxweir_policyd.relaydomains.tablefile import ReplicaError
 
 _AGAIN_AFTER = 60.0
 """Seconds until a load that failed, as on a full disk, is tried again."""

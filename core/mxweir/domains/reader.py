@@ -24,7 +24,13 @@ RECORDS = b"records"
 """The database within the replica that has the records; the table of this host has them in its only one."""
 
 META = b"meta"
-"""The database within the replica that says how far it has come."""
+"""The database within the replica that says how far it has come, and whether it is pinned."""
+
+PROGRESS, FROZEN = b"progress", b"frozen"
+"""Its keys; both values are JSON."""
+
+DATABASES = 3
+"""Databases within the replica; the third is its writer's alone."""
 
 MAP_SIZE = 8 * 2**30
 """Address space, not memory or disk: room for some ten million domains and their copies."""
@@ -40,6 +46,7 @@ class TableReader:
         self._name = database
         self._environment: lmdb.Environment | None = None
         self._records: Any = None
+        self._meta: Any = None
         self._inode = 0
         self._open(check=True)
 
@@ -70,6 +77,21 @@ class TableReader:
             self.failed = True
             return 0
 
+    def meta(self, key: bytes) -> bytes | None:
+        """What the replica says of itself under a key; None where it says nothing or cannot be read."""
+        if self._environment is None or self._meta is None:
+            return None
+        try:
+            with self._environment.begin(db=self._meta) as read:
+                return read.get(key)
+        except lmdb.Error:
+            self.failed = True
+            return None
+
+    def version(self) -> int:
+        """Another number after each change."""
+        return 0 if self._environment is None else int(self._environment.info()["last_txnid"])
+
     def tick(self) -> None:
         """Look whether another file has come; call it every second or so."""
         if self._inode != _inode(self.path):
@@ -94,13 +116,15 @@ class TableReader:
                     subdir=False,
                     readonly=True,
                     map_size=MAP_SIZE,
-                    max_dbs=2 if self._name else 0,
+                    max_dbs=DATABASES if self._name else 0,
                 )
                 undo.callback(environment.close)
                 if check:
                     check_whole(self.path, MAP_SIZE)
                 if self._name:
                     self._records = environment.open_db(self._name, create=False)
+                    with contextlib.suppress(lmdb.NotFoundError):
+                        self._meta = environment.open_db(META, create=False)
             except lmdb.NotFoundError:
                 self._inode = 0  # its maker has not come that far; the next tick looks again
             except (lmdb.Error, OSError):

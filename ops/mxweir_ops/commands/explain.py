@@ -14,7 +14,8 @@ from mxweir_ops.owner import become_owner
 from mxweir_policyd import control
 from mxweir_policyd.app import build_pipeline, snapshot_path
 from mxweir_policyd.protocol import MAX_REQUEST, ProtocolError
-from mxweir_policyd.relaydomains.replica import Replica, ReplicaError
+from mxweir_policyd.relaydomains.replica import Replica
+from mxweir_policyd.relaydomains.tablefile import ReplicaError
 
 _GIVEN = {
     "client": "client_address",

@@ -7,31 +7,24 @@ remembered, for a second.
 """
 
 import contextlib
-import os
-import signal
 from collections.abc import Iterable, Iterator, Mapping
-from mmap import PAGESIZE
 from pathlib import Path
 from typing import NamedTuple
 
 import lmdb
 
-from mxweir.domains.damage import check_whole
 from mxweir.domains.match import NOT_OURS, Match, State, digest, find
-from mxweir.domains.reader import HERE, MAP_SIZE
+from mxweir.domains.reader import HERE
 from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record, said, unsaid
-from mxweir.service import ServiceError
-
-_LOCK_SIZE = 64 * 1024
-"""Bytes of the lock file, which LMDB takes as room for a thousand readers."""
-
-_HEADER = 2 * PAGESIZE
+from mxweir_policyd.relaydomains.tablefile import (
+    DamagedError,
+    ReplicaError,
+    open_table,
+    put_aside,
+    writing,
+)
 
 _REMEMBERED = 16_384
-
-
-class ReplicaError(ServiceError):
-    """The table cannot be used; the text says what, where and what to do."""
 
 
 class ShrinkError(ReplicaError):
@@ -176,56 +169,22 @@ class Replica:
             left = unsaid(bytes(raw), origin)
             return bool(write.delete(key) if left is None else write.put(key, left))
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[lmdb.Transaction]:
-        try:
-            with _not_stopping(), self._environment.begin(write=True) as write:
-                yield write
-        except lmdb.MapFullError:
-            raise ReplicaError(f"{self.path}: the table has reached its largest size") from None
-        except lmdb.Error as error:
-            raise ReplicaError(f"{self.path}: not changed: {error}") from None
+    def _writing(self) -> contextlib.AbstractContextManager["lmdb.Transaction[bytes]"]:
+        return writing(self._environment, self.path)
 
     def _open(self) -> lmdb.Environment:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-            try:
-                return self._environment_at(self.path)
-            except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError):
-                if not self._mend:
-                    what = "is damaged; mxweir policyd puts it aside when it starts, and begins a new one"
-                    raise ReplicaError(f"{self.path}: {what}") from None
-            # Its sources fill a new one; the old is kept for whoever wants to see.
+            return open_table(self.path)
+        except DamagedError:
+            if not self._mend:
+                raise
+            # Its sources fill a new one.
             self._marker.touch(mode=0o640)
-            self.put_aside = self.path.rename(self.path.with_suffix(".broken"))
-            return self._environment_at(self.path)
-        except (lmdb.Error, OSError) as error:
-            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-            why = why.removeprefix(f"{self.path}: ")
-            raise ReplicaError(f"{self.path}: cannot be opened: {why}") from None
-
-    @staticmethod
-    def _environment_at(path: Path) -> lmdb.Environment:
-        _allocate_lock(path)
-        new = not path.exists()
-        try:
-            environment = lmdb.open(str(path), subdir=False, map_size=MAP_SIZE, mode=0o660)
-        except lmdb.Error:
-            if new and path.exists() and path.stat().st_size < _HEADER:
-                path.unlink()  # half a beginning, for want of room, would be taken for damage
-            raise
-        with contextlib.ExitStack() as undo:
-            undo.callback(environment.close)
-            with environment.begin() as read:
-                empty = not read.stat()["entries"]
-            if not empty:
-                check_whole(path, MAP_SIZE)
-            environment.reader_check()
-            undo.pop_all()
-        return environment
+            self.put_aside = put_aside(self.path)
+            return open_table(self.path)
 
 
-def _put(write: lmdb.Transaction, record: Record) -> bool:
+def _put(write: "lmdb.Transaction[bytes]", record: Record) -> bool:
     """Write what one origin says; returns whether the domain is new."""
     key = digest(record.domain)
     former = write.get(key)
@@ -233,27 +192,3 @@ def _put(write: lmdb.Transaction, record: Record) -> bool:
     if raw != former:
         write.put(key, raw)
     return former is None
-
-
-def _allocate_lock(table: Path) -> None:
-    """Give the lock file its place on the disk; raises OSError when that is full.
-
-    LMDB makes it with a hole for the whole of it, and the process would die
-    (SIGBUS) as it fills the hole on a full disk. The table itself is written.
-    """
-    lock = os.open(f"{table}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
-    try:
-        if os.fstat(lock).st_size < _LOCK_SIZE:
-            os.posix_fallocate(lock, 0, _LOCK_SIZE)
-    finally:
-        os.close(lock)
-
-
-@contextlib.contextmanager
-def _not_stopping() -> Iterator[None]:
-    """A Ctrl-Z waits: no other process can change the table while this one has LMDB's lock."""
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)

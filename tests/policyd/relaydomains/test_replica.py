@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from mxweir.domains.match import Match, State
 from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record
-from mxweir_policyd.relaydomains.replica import Changed, Replica, ReplicaError, ShrinkError
+from mxweir_policyd.relaydomains.replica import Changed, Replica, ShrinkError
+from mxweir_policyd.relaydomains.tablefile import ReplicaError
 
 BOTH = FROM_FILE | FROM_COMMAND
 
@@ -43,7 +44,8 @@ BEGIN = """
 import os, signal, sys
 from pathlib import Path
 from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record
-from mxweir_policyd.relaydomains.replica import Replica, ReplicaError
+from mxweir_policyd.relaydomains.replica import Replica
+from mxweir_policyd.relaydomains.tablefile import ReplicaError
 replica = Replica(Path(sys.argv[1]))
 """
 
