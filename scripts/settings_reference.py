@@ -38,6 +38,7 @@ _KINDS = {
     "file_mode": "mode in octal",
     "path": "absolute path",
     "network": "network",
+    "relation": 'name of a view, or `""`',
     "moment": "date and time",
     "delimiter": "text",
     "_overrides": "table of rates",

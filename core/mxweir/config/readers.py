@@ -183,6 +183,14 @@ def path(value: object) -> Path:
     return found
 
 
+def relation(value: object) -> str:
+    """A view of PostgreSQL, or ""; it stands in queries as it is, so it may hold nothing else."""
+    found = _string(value, "a view such as customers.relay_domains")
+    if found and re.fullmatch(r"([a-z_][a-z0-9_]{0,62}\.)?[a-z_][a-z0-9_]{0,62}", found) is None:
+        raise ValueError(f"{value!r} is no name of a view in lower case, such as customers.relay_domains")
+    return found
+
+
 def network(value: object) -> Network:
     """A network such as 127.0.0.0/8; the host part must be zero."""
     try:

@@ -80,9 +80,12 @@ class Redis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Postgres:
-    """Where the relay domains of several hosts are kept."""
+    """Where the relay domains of several hosts are kept; durations in seconds."""
 
     dsn: str = setting(read.text, REQUIRED, secret=True)
+    view: str = setting(read.relation, "")
+    connect_timeout: float = setting(read.duration("2s", "1m"), "5s")
+    query_timeout: float = setting(read.duration("1s", "10m"), "30s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

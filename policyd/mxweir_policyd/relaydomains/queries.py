@@ -1,0 +1,150 @@
+"""Every query that mxweir sends to PostgreSQL about relay domains; no I/O.
+
+What a daemon sends is a QUERY below: looked up by hash, or read in the order of
+an index and cut off by LIMIT, so that it costs the same however large the table
+is. `audit` has the planner confirm it. What an operator's command sends when it
+replaces the whole table (BULK) reads all of it by its nature, and no daemon
+sends it.
+
+The table is ours, `mxweir.domains`, or a view of a customer's that has the same
+columns. Ours says by transaction id what has changed, and remembers what was
+removed. A view has only a time, which knows nothing of removals and may be late:
+a transaction sets it long before it commits.
+"""
+
+from dataclasses import dataclass
+
+from mxweir.domains.match import PARENTS
+from mxweir.domains.record import DISABLED, FROM_POSTGRES, Record
+
+TABLE = "mxweir.domains"
+"""The table that `mxweir domains init` makes."""
+
+CHANNEL = "mxweir_domains"
+"""Where a change is notified (NOTIFY); the payload is empty, so that many changes are one notification."""
+
+BATCH = 5_000
+"""Rows that one query gives at most: some 600 kB."""
+
+RANGE = 20_000
+"""Rows that one checksum covers."""
+
+_NONE = Record("", origins=FROM_POSTGRES).encode()[0]
+_SUBDOMAINS = Record("", "", True, FROM_POSTGRES).encode()[0] - _NONE
+
+# What the replica stores (mxweir.domains.record), made by the server: nothing is taken apart on the way.
+_STORED = f"""set_byte('\\x00'::bytea, 0, {_NONE}
+    + CASE WHEN include_subdomains THEN {_SUBDOMAINS} ELSE 0 END
+    + CASE WHEN enabled THEN 0 ELSE {DISABLED} END)
+    || convert_to(coalesce(next_hop, ''), 'UTF8') || '\\x00'::bytea
+    || convert_to(coalesce(tenant, ''), 'UTF8') || '\\x00'::bytea
+    || convert_to(coalesce(name, ''), 'UTF8')"""
+
+LAST = b"\xff" * 32
+"""No hash lies behind it."""
+
+OVERLAP = "15 minutes"
+"""How long a transaction on a customer's table may take before its rows are found only by the full verify."""
+
+_MIDDLE = b"\x7f" * 32
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query: its text with named parameters, and what the audit needs to judge it.
+
+    `rows` is the largest number of rows that it has to touch, `sample` values
+    with which it is explained, as PostgreSQL writes them.
+    """
+
+    name: str
+    text: str
+    rows: int
+    sample: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """The queries of one table or view."""
+
+    find: Query
+    """(hash, stored) of those of `hashes` that are there."""
+    fill: Query
+    """(hash, stored) in the order of hashes, from behind `after` up to and with `end`."""
+    digest: Query
+    """(count, checksum, last hash in hexadecimal) of the next RANGE rows behind `after`."""
+    point: Query
+    """(identity, mark): where the table stands now; `changed` and `removed` go on from the mark."""
+    changed: Query
+    """(hash, stored, mark) of rows that changed, in the order of marks, from behind (`mark`, `after`)."""
+    removed: Query | None
+    """(hash, stored or NULL, mark) of rows that were removed; stored if the row is there again."""
+
+    def all(self) -> tuple[Query, ...]:
+        """Each of them, for the audit."""
+        found = (self.find, self.fill, self.digest, self.point, self.changed, self.removed)
+        return tuple(query for query in found if query is not None)
+
+
+def queries(view: str = "") -> Queries:
+    """The queries of our table, or of a customer's view (its name as SQL writes it)."""
+    source = view or TABLE
+    return Queries(
+        find=_find(source),
+        fill=_fill(source),
+        digest=_digest(source),
+        point=_point(view),
+        changed=_changed_by_time(source) if view else _changed(source),
+        removed=None if view else _removed(),
+    )
+
+
+def _find(source: str) -> Query:
+    text = f"SELECT hash, {_STORED} FROM {source} WHERE hash = ANY(%(hashes)s::bytea[])"
+    keys = 1 + PARENTS
+    return Query("find", text, keys, {"hashes": [bytes([i]) * 32 for i in range(keys)]})
+
+
+def _fill(source: str) -> Query:
+    text = f"""SELECT hash, {_STORED} FROM {source}
+WHERE hash > %(after)s AND hash <= %(end)s ORDER BY hash LIMIT {BATCH}"""
+    return Query("fill", text, BATCH, {"after": _MIDDLE, "end": LAST})
+
+
+def _digest(source: str) -> Query:
+    text = f"""SELECT count(*),
+    coalesce(sha256(string_agg(hash || stored, ''::bytea ORDER BY hash)), sha256('')),
+    coalesce(max(encode(hash, 'hex') COLLATE "C"), '')
+FROM (SELECT hash, {_STORED} AS stored FROM {source}
+    WHERE hash > %(after)s ORDER BY hash LIMIT {RANGE}) part"""
+    return Query("digest", text, RANGE, {"after": _MIDDLE})
+
+
+def _point(view: str) -> Query:
+    mark = f"(now() - interval '{OVERLAP}')" if view else "pg_snapshot_xmin(pg_current_snapshot())"
+    text = f"""SELECT system_identifier || '/' || timeline_id, {mark}::text, extract(epoch FROM now())::float8
+FROM pg_control_system(), pg_control_checkpoint()"""
+    return Query("point", text, 1, {})
+
+
+def _changed(source: str) -> Query:
+    text = f"""SELECT hash, {_STORED}, version::text FROM {source}
+WHERE (version, hash) > (%(mark)s::xid8, %(after)s) AND version < pg_snapshot_xmax(pg_current_snapshot())
+ORDER BY version, hash LIMIT {BATCH}"""
+    return Query("changed", text, BATCH, {"mark": "3", "after": _MIDDLE})
+
+
+def _changed_by_time(source: str) -> Query:
+    text = f"""SELECT hash, {_STORED}, changed::text FROM {source}
+WHERE (changed, hash) > (%(mark)s::timestamptz, %(after)s) ORDER BY changed, hash LIMIT {BATCH}"""
+    return Query("changed", text, BATCH, {"mark": "2000-01-01", "after": _MIDDLE})
+
+
+def _removed() -> Query:
+    text = f"""SELECT gone.hash, (SELECT {_STORED} FROM {TABLE} back WHERE back.hash = gone.hash),
+    gone.version::text
+FROM (SELECT hash, version FROM mxweir.removed
+    WHERE (version, hash) > (%(mark)s::xid8, %(after)s) AND version < pg_snapshot_xmax(pg_current_snapshot())
+    ORDER BY version, hash LIMIT {BATCH}) gone
+ORDER BY gone.version, gone.hash"""
+    return Query("removed", text, BATCH, {"mark": "3", "after": _MIDDLE})
