@@ -1,0 +1,150 @@
+"""How the replica becomes what PostgreSQL has, and stays it.
+
+    fill       all domains in the order of their hashes, once; goes on where it was interrupted
+    catch up   what changed since the point up to which the replica has everything
+    compare    all of it again, range by range; only ranges that differ are read
+
+A first fill begins with the point behind which changes are to be caught up, so
+what changes meanwhile is missed by none of them. All three go on after a kill
+where they were: the replica itself says how far it has come.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple, Protocol, TypeVar
+
+from mxweir.clock import Clock
+from mxweir_policyd.relaydomains.mirror import Applied, Item, Mirror
+from mxweir_policyd.relaydomains.progress import Progress
+from mxweir_policyd.relaydomains.queries import LAST
+from mxweir_policyd.relaydomains.sources.postgres import Digest, Point, PointLostError, Row
+
+T = TypeVar("T")
+
+_AT_ONCE = 10
+"""Batches of the first fill that are one transaction: some 6 MB, and a fiftieth of the waits for the disk."""
+
+
+class Source(Protocol):
+    """PostgreSQL; see sources/postgres.py. Every method raises SourceError."""
+
+    def point(self) -> Point:
+        """Where the table stands now."""
+
+    def fill(self, after: bytes = b"", end: bytes = LAST) -> Iterator[list[Row]]:
+        """All rows behind a hash, up to and with `end`, in the order of hashes, in batches."""
+
+    def changes(self, since: Point) -> Iterator[list[Item]]:
+        """What changed since a point, as it is now, in batches; raises PointLostError."""
+
+    def digest(self, after: bytes = b"") -> Digest:
+        """Number and checksum of the next rows behind a hash."""
+
+
+class Step(NamedTuple):
+    """What one step did. `share` is how much of a fill or a comparison is done, from 0 to 1."""
+
+    applied: Applied = Applied()
+    share: float = 1.0
+    since: float = 0.0
+    """Seconds since the replica was last brought up to date, by PostgreSQL's clock."""
+
+
+class Follower:
+    """Brings one replica up to date; every method raises SourceError and ReplicaError."""
+
+    def __init__(self, mirror: Mirror, source: Source, max_shrink: float, clock: Clock) -> None:
+        self._mirror = mirror
+        self._source = source
+        self._max_shrink = max_shrink
+        self._clock = clock
+
+    def fill(self) -> Iterator[Step]:
+        """Have all domains once; ends at once when the replica was whole before."""
+        progress = self._mirror.progress()
+        if progress.filled:
+            return
+        point = self._source.point()
+        if progress.point[0] != point.identity:
+            progress = self._mirror.begin(point)
+        for batches in _several(self._source.fill(bytes.fromhex(progress.cursor)), _AT_ONCE):
+            progress = self._mirror.fill([row for batch in batches for row in batch])
+            yield Step(share=_share(progress.cursor))
+        self._mirror.update(filled=True, verified=self._clock())
+        yield Step()
+
+    def catch_up(self) -> Step:
+        """Take over what changed. Where that cannot be told any more, a full comparison is begun."""
+        progress = self._mirror.progress()
+        if self._mirror.frozen():
+            return Step(Applied(frozen=True, held=progress.held))
+        point = self._source.point()
+        since = max(0.0, point.at - progress.point[2])
+        try:
+            changed = self._take(self._source.changes(Point(*progress.point)), point, progress)
+        except PointLostError:
+            self._mirror.update(point=point, compared="", behind=True)
+            changed = Applied(held=progress.held)
+        return Step(changed, since=since)
+
+    def begin_comparison(self) -> None:
+        """Have `compare` begin, unless it has."""
+        if self._mirror.progress().compared is None:
+            self._mirror.update(compared="")
+
+    def compare(self) -> Step | None:
+        """Compare the next range, and mend it; None when no comparison is in progress."""
+        progress = self._mirror.progress()
+        if progress.compared is None or self._mirror.frozen():
+            return None
+        after = bytes.fromhex(progress.compared)
+        digest = self._source.digest(after)
+        applied = Applied()
+        if not self._mirror.agrees(after, digest.end, digest.checksum):
+            # Mostly a change that was not caught up yet; what differs still is a difference.
+            self.catch_up()
+            if self._mirror.progress().compared != progress.compared:
+                return Step(share=0.0)
+            digest = self._source.digest(after)
+            if not self._mirror.agrees(after, digest.end, digest.checksum):
+                applied = self._mend(after, digest.end)
+        if digest.end == LAST:
+            return Step(self._end_comparison(applied))
+        self._mirror.update(compared=digest.end.hex())
+        return Step(applied, share=_share(digest.end.hex()))
+
+    def _take(self, batches: Iterator[list[Item]], point: Point, progress: Progress) -> Applied:
+        """Apply batches as they come; with the last one, the replica has all up to `point`."""
+        now, changed = self._clock(), 0
+        batch = next(batches, [])
+        for following in batches:
+            changed += self._mirror.apply(batch, self._max_shrink, settle=False).changed
+            batch = following
+        seen = progress.seen if progress.behind else now
+        applied = self._mirror.apply(batch, self._max_shrink, point=point, seen=seen)
+        return applied._replace(changed=applied.changed + changed)
+
+    def _mend(self, after: bytes, end: bytes) -> Applied:
+        there = dict(row for batch in self._source.fill(after, end) for row in batch)
+        items: dict[bytes, bytes | None] = dict.fromkeys(self._mirror.keys(after, end))
+        return self._mirror.apply((items | there).items(), self._max_shrink, settle=False)
+
+    def _end_comparison(self, last: Applied) -> Applied:
+        """Weigh all losses together; what is left is what `max_shrink` is a share of from now on."""
+        settled = self._mirror.apply(
+            [], self._max_shrink, compared=None, behind=False, verified=self._clock()
+        )
+        if not settled.held:
+            self._mirror.update(baseline=self._mirror.progress().live)
+        return settled._replace(changed=last.changed + settled.changed)
+
+
+def _several(items: Iterable[T], count: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while taken := list(islice(iterator, count)):
+        yield taken
+
+
+def _share(cursor: str) -> float:
+    """How far a hash is on the way; hashes are spread evenly."""
+    return int(cursor[:8] or "0", 16) / 2**32
