@@ -6,6 +6,7 @@ come, go or be replaced by another at any time: `tick` looks.
 """
 
 import contextlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,11 @@ META = b"meta"
 PROGRESS, FROZEN = b"progress", b"frozen"
 """Its keys; both values are JSON."""
 
-DATABASES = 3
-"""Databases within the replica; the third is its writer's alone."""
+JOURNAL = b"journal"
+"""The database within the replica that names the domains which changed lately, by a running number."""
+
+DATABASES = 4
+"""Databases within the replica; one of them is its writer's alone."""
 
 MAP_SIZE = 8 * 2**30
 """Address space, not memory or disk: room for some ten million domains and their copies."""
@@ -47,6 +51,7 @@ class TableReader:
         self._environment: lmdb.Environment | None = None
         self._records: Any = None
         self._meta: Any = None
+        self._journal: Any = None
         self._inode = 0
         self._open(check=True)
 
@@ -88,6 +93,25 @@ class TableReader:
             self.failed = True
             return None
 
+    def scan(self, after: bytes, most: int) -> "list[tuple[bytes, bytes]]":
+        """The next hashes and stored records behind a hash, in their order. Raises lmdb.Error."""
+        return self._behind(self._records, after, most)
+
+    def journal(self, after: int, most: int) -> list[tuple[int, str]]:
+        """The next domains that changed behind a running number. Raises lmdb.Error.
+
+        Where the first number is not the one behind `after`, changes between them are not known any more.
+        """
+        found = self._behind(self._journal, after.to_bytes(8), most)
+        return [(int.from_bytes(key), name.decode()) for key, name in found]
+
+    def last_change(self) -> int:
+        """The running number of the last change in the journal; 0 where there was none. Raises lmdb.Error."""
+        if self._environment is None or self._journal is None:
+            return 0
+        with self._environment.begin(db=self._journal) as read, read.cursor() as cursor:
+            return int.from_bytes(cursor.key()) if cursor.last() else 0
+
     def version(self) -> int:
         """Another number after each change."""
         return 0 if self._environment is None else int(self._environment.info()["last_txnid"])
@@ -104,6 +128,15 @@ class TableReader:
         if self._environment is not None:
             self._environment.close()
         self._environment, self._inode = None, 0
+
+    def _behind(self, database: Any, after: bytes, most: int) -> list[tuple[bytes, bytes]]:
+        if self._environment is None:
+            return []
+        with self._environment.begin(db=database) as read, read.cursor() as cursor:
+            there = cursor.set_range(after)
+            if there and cursor.key() == after:
+                there = cursor.next()
+            return list(itertools.islice(cursor.iternext(), most)) if there else []
 
     def _open(self, check: bool) -> None:
         self._inode, self.failed = _inode(self.path), False
@@ -125,6 +158,7 @@ class TableReader:
                     self._records = environment.open_db(self._name, create=False)
                     with contextlib.suppress(lmdb.NotFoundError):
                         self._meta = environment.open_db(META, create=False)
+                        self._journal = environment.open_db(JOURNAL, create=False)
             except lmdb.NotFoundError:
                 self._inode = 0  # its maker has not come that far; the next tick looks again
             except (lmdb.Error, OSError):

@@ -9,6 +9,7 @@ operator accepts them.
 
     records   hash → stored record        losses   hash → what it would become, or nothing
     meta      "progress" → JSON           "frozen" → since when it is pinned
+    journal   running number → a domain that changed, for who keeps another table by this one
 
 Commands may change it beside the writer: LMDB lets one change follow the other.
 """
@@ -24,12 +25,15 @@ from typing import Any, NamedTuple
 
 import lmdb
 
-from mxweir.domains.reader import DATABASES, FROZEN, META, POSTGRES, PROGRESS, RECORDS
-from mxweir.domains.record import DISABLED
+from mxweir.domains.reader import DATABASES, FROZEN, JOURNAL, META, POSTGRES, PROGRESS, RECORDS
+from mxweir.domains.record import DISABLED, Record
 from mxweir_policyd.relaydomains.progress import Point, Progress
 from mxweir_policyd.relaydomains.tablefile import DamagedError, open_table, put_aside, writing
 
 _LOSSES = b"losses"
+
+JOURNAL_LENGTH = 200_000
+"""Changes that the journal knows; who follows it and is further behind looks at everything again."""
 
 Item = tuple[bytes, bytes | None]
 """A hash, and the stored record that PostgreSQL has for it now; None if it has none."""
@@ -63,8 +67,8 @@ class Mirror:
             self.put_aside = put_aside(self.path)
             self._environment = open_table(self.path, DATABASES)
         with self._writing() as write:
-            self._records, self._meta, self._losses = (
-                self._environment.open_db(name, write) for name in (RECORDS, META, _LOSSES)
+            self._records, self._meta, self._losses, self._journal = (
+                self._environment.open_db(name, write) for name in (RECORDS, META, _LOSSES, JOURNAL)
             )
 
     def close(self) -> None:
@@ -101,6 +105,7 @@ class Mirror:
         with self._writing() as write:
             for database in (self._records, self._losses):
                 write.drop(database, delete=False)
+            self._note(write, "", gap=JOURNAL_LENGTH)
             return self._advance(write, **asdict(Progress(point=point)))
 
     def fill(self, batch: list[tuple[bytes, bytes]]) -> Progress:
@@ -177,10 +182,22 @@ class Mirror:
         return losses
 
     def _put(self, write: "lmdb.Transaction[bytes]", key: bytes, raw: bytes | None) -> None:
+        stored = raw or write.get(key, db=self._records)
+        if stored:
+            self._note(write, Record.decode(stored).domain)
         if raw is None:
             write.delete(key, db=self._records)
         else:
             write.put(key, raw, db=self._records)
+
+    def _note(self, write: "lmdb.Transaction[bytes]", domain: str, gap: int = 0) -> None:
+        """Put a domain at the end of the journal and take the oldest out; a `gap` says that there was more."""
+        with write.cursor(self._journal) as cursor:
+            number = (int.from_bytes(cursor.key()) if cursor.last() else 0) + gap + 1
+            cursor.put(number.to_bytes(8), domain.encode(), append=True)
+            oldest = max(0, number - JOURNAL_LENGTH).to_bytes(8)
+            while cursor.first() and cursor.key() <= oldest:
+                cursor.delete()
 
     def _progress(self, transaction: "lmdb.Transaction[bytes]") -> Progress:
         return Progress.decode(transaction.get(PROGRESS, db=self._meta))

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -334,3 +335,38 @@ def test_a_damaged_one_is_left_to_the_follower_by_everybody_else(tmp_path: Path)
     reader = TableReader(tmp_path / POSTGRES, RECORDS)
     assert (reader.there, reader.find("d1.example").state) == (False, State.FAILED)
     reader.close()
+
+
+def changed(mirror: Mirror, directory: Path, after: int) -> list[tuple[int, str]]:
+    """The journal, as another process reads it; the mirror is closed for it."""
+    mirror.close()
+    with closing(TableReader(directory / POSTGRES, RECORDS)) as reader:
+        found = reader.journal(after, 1000)
+        assert reader.last_change() == (found[-1][0] if found else after)
+        return found
+
+
+def test_the_journal_names_each_domain_whose_record_changed(tmp_path: Path, mirror: Mirror) -> None:
+    filled(mirror, 10)
+    start = changed(mirror, tmp_path, 0)[-1][0]
+    mirror = Mirror(tmp_path)
+    mirror.apply([item(3, hop="smtp:a"), gone(4), item(5)], 1.0)
+    mirror.apply([item(77)], 1.0)
+    expected = [(start + 1, "d3.example"), (start + 2, "d4.example"), (start + 3, "d77.example")]
+    assert changed(mirror, tmp_path, start) == expected
+    assert changed(Mirror(tmp_path), tmp_path, start + 2) == expected[2:]
+
+
+def test_the_journal_is_bounded_and_its_numbers_show_where_it_lacks_something(
+    tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mxweir_policyd.relaydomains.mirror.JOURNAL_LENGTH", 5)
+    filled(mirror, 1)
+    start = changed(mirror, tmp_path, 0)[-1][0]
+    mirror = Mirror(tmp_path)
+    mirror.apply([item(number) for number in range(10, 20)], 1.0)
+    late = changed(mirror, tmp_path, start)
+    assert [number for number, _ in late] == list(range(start + 6, start + 11))
+    mirror = Mirror(tmp_path)
+    filled(mirror, 3)
+    assert [number for number, _ in changed(mirror, tmp_path, start + 10)] == [start + 16]
