@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mxweir_ops.lab.place import temporary_directory
+from mxweir_ops.lab.postgresql import PostgreSQL
 from mxweir_ops.lab.process import MissingError
 from mxweir_ops.lab.rspamd import Rspamd
 from mxweir_ops.lab.spamd import Spamd
@@ -99,6 +100,19 @@ def spamd(place: Path) -> Iterator[Spamd]:
 def rspamd(place: Path) -> Iterator[Rspamd]:
     with Rspamd(place) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql(place: Path) -> Iterator[PostgreSQL]:
+    """The one that most tests share; no test may stop or freeze it, or change its settings."""
+    with PostgreSQL(place) as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgresql: PostgreSQL) -> str:
+    """The connection string of an empty database of the test's own, as its owner."""
+    return postgresql.dsn(postgresql.new_database())
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
 """Every query that mxweir sends to PostgreSQL about relay domains; no I/O.
 
-What a daemon sends is a QUERY below: looked up by hash, or read in the order of
+What a daemon sends is in `queries`: looked up by hash, or read in the order of
 an index and cut off by LIMIT, so that it costs the same however large the table
-is. `audit` has the planner confirm it. What an operator's command sends when it
-replaces the whole table (BULK) reads all of it by its nature, and no daemon
-sends it.
+is. `audit` has the planner confirm it. Of what the commands send, ADD and REMOVE
+are such queries too; IMPORT compares the whole table with a whole file, so it
+reads all of both, and no daemon sends it.
 
 The table is ours, `mxweir.domains`, or a view of a customer's that has the same
 columns. Ours says by transaction id what has changed, and remembers what was
@@ -148,3 +148,61 @@ FROM (SELECT hash, version FROM mxweir.removed
     ORDER BY version, hash LIMIT {BATCH}) gone
 ORDER BY gone.version, gone.hash"""
     return Query("removed", text, BATCH, {"mark": "3", "after": _MIDDLE})
+
+
+ADD = Query(
+    "add",
+    f"""INSERT INTO {TABLE} AS had (name, unicode_name, next_hop, include_subdomains, tenant)
+VALUES (%(name)s, %(unicode_name)s, %(next_hop)s, %(include_subdomains)s, coalesce(%(tenant)s, ''))
+ON CONFLICT (hash) DO UPDATE SET next_hop = excluded.next_hop, enabled = true,
+    include_subdomains = had.include_subdomains OR excluded.include_subdomains,
+    tenant = coalesce(%(tenant)s, had.tenant)
+RETURNING xmax = 0""",
+    1,
+    {"name": "a.example", "unicode_name": "", "next_hop": "", "include_subdomains": False, "tenant": None},
+)
+"""Adds one domain, or changes it; gives whether it is new. Adding takes nothing away."""
+
+REMOVE = Query("remove", f"DELETE FROM {TABLE} WHERE hash = %(hash)s", 1, {"hash": _MIDDLE})
+
+INCOMING = (
+    "SET LOCAL statement_timeout = 0",
+    """CREATE TEMPORARY TABLE incoming (line bigint, name text COLLATE "C", unicode_name text, next_hop text,
+    include_subdomains boolean) ON COMMIT DROP""",
+)
+"""An import begins; COPY_IN then brings the file's lines."""
+
+COPY_IN = "COPY incoming FROM STDIN"
+
+# A domain that stands twice counts as it stood last, but for its subdomains. In the order of hashes: so the
+# table lies on the disk as a fill reads it.
+WANTED = (
+    """CREATE TEMPORARY TABLE wanted ON COMMIT DROP AS
+SELECT DISTINCT ON (hash) hash, name, unicode_name, next_hop,
+    bool_or(include_subdomains) OVER (PARTITION BY hash) AS include_subdomains
+FROM (SELECT sha256(convert_to(name, 'UTF8')) AS hash, * FROM incoming) hashed
+ORDER BY hash, line DESC""",
+    "ANALYZE wanted",
+    # Two imports, or one and a program that adds: one after the other. Readers go on.
+    f"LOCK TABLE {TABLE} IN SHARE ROW EXCLUSIVE MODE",
+)
+
+_GONE = f"{TABLE} had WHERE NOT EXISTS (SELECT FROM wanted WHERE wanted.hash = had.hash)"
+
+LOSSES = f"SELECT (SELECT count(*) FROM {TABLE}), (SELECT count(*) FROM {_GONE})"
+"""How many domains there are, and how many of them an import would take away."""
+
+MERGE = (
+    f"DELETE FROM {_GONE}",
+    f"""UPDATE {TABLE} had SET next_hop = wanted.next_hop, include_subdomains = wanted.include_subdomains
+FROM wanted WHERE wanted.hash = had.hash
+    AND (had.next_hop, had.include_subdomains)
+        IS DISTINCT FROM (wanted.next_hop, wanted.include_subdomains)""",
+    f"""INSERT INTO {TABLE} (name, unicode_name, next_hop, include_subdomains)
+SELECT name, unicode_name, next_hop, include_subdomains FROM wanted
+WHERE NOT EXISTS (SELECT FROM {TABLE} had WHERE had.hash = wanted.hash) ORDER BY hash""",
+)
+"""Makes the table what is wanted; tenants and what is switched off stay as they are."""
+
+TIDY = f"ANALYZE {TABLE}"
+"""New figures for the planner; who does not own the table gets a warning, and autovacuum does it later."""

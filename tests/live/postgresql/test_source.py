@@ -1,0 +1,228 @@
+"""A replica that does as the source says ends with what the table has, whatever happens meanwhile."""
+
+import hashlib
+import time
+
+import psycopg
+import pytest
+
+from mxweir.config.sections import Postgres
+from mxweir.domains.match import digest
+from mxweir.domains.record import FROM_POSTGRES, Record
+from mxweir_ops.lab.place import temporary_directory
+from mxweir_ops.lab.postgresql import PostgreSQL
+from mxweir_policyd.relaydomains import queries
+from mxweir_policyd.relaydomains.queries import LAST
+from mxweir_policyd.relaydomains.sources import postgres as module
+from mxweir_policyd.relaydomains.sources.postgres import Point, PointLostError, Source, SourceError
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """So that a few rows are several batches; the queries' own LIMIT is read when a Source is made."""
+    for name, rows in (("BATCH", 7), ("RANGE", 5)):
+        monkeypatch.setattr(queries, name, rows)
+        monkeypatch.setattr(module, name, rows)
+
+
+def add(connection, *names, **columns):
+    for name in names:
+        given = {"name": name} | columns
+        connection.execute(
+            f"INSERT INTO mxweir.domains ({', '.join(given)}) VALUES ({', '.join(['%s'] * len(given))})",
+            list(given.values()),
+        )
+
+
+def names(count: int) -> list[str]:
+    return [f"d{number}.example" for number in range(count)]
+
+
+def filled(source: Source, after=b"") -> list[tuple[bytes, bytes]]:
+    return [row for batch in source.fill(after) for row in batch]
+
+
+def apply(source: Source, replica, since) -> Point:
+    """One round of a follower; the point for the next."""
+    point = source.point()
+    for batch in source.changes(since):
+        for key, raw in batch:
+            if raw is None:
+                replica.pop(key, None)
+            else:
+                replica[key] = raw
+    return point
+
+
+def test_a_row_is_what_the_replica_stores(connection, source):
+    add(
+        connection,
+        "a.example",
+        next_hop="smtp:[192.0.2.1]:25",
+        include_subdomains=True,
+        enabled=False,
+        tenant="Müller & Söhne",
+    )
+    add(connection, "b.example")
+    first = Record("a.example", "smtp:[192.0.2.1]:25", True, FROM_POSTGRES, False, "Müller & Söhne")
+    stored = {
+        digest(record.domain): record.encode()
+        for record in (first, Record("b.example", "", False, FROM_POSTGRES))
+    }
+    assert dict(filled(source)) == stored
+    assert source.find([digest("a.example"), digest("c.example")]) == {
+        digest("a.example"): stored[digest("a.example")]
+    }
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 7, 8, 14, 30])
+def test_a_fill_brings_each_row_once_in_the_order_of_hashes(connection, source, count):
+    add(connection, *names(count))
+    assert [key for key, _ in filled(source)] == sorted(map(digest, names(count)))
+
+
+def test_a_fill_goes_on_where_it_was_interrupted(connection, source):
+    add(connection, *names(30))
+    whole = filled(source)
+    for taken in range(31):
+        assert filled(source, whole[taken - 1][0] if taken else b"") == whole[taken:]
+
+
+def test_a_fill_ends_where_it_is_told_to(connection, source):
+    add(connection, *names(30))
+    whole = filled(source)
+    got = [row for batch in source.fill(whole[3][0], whole[20][0]) for row in batch]
+    assert got == whole[4:21]
+
+
+def test_digests_cover_all_rows_and_say_what_is_in_them(connection, source):
+    add(connection, *names(23))
+    whole, after, seen = filled(source), b"", 0
+    while after != LAST:
+        found = source.digest(after)
+        part = whole[seen : seen + found.rows]
+        assert found.checksum == hashlib.sha256(b"".join(key + raw for key, raw in part)).digest()
+        assert found.end == (part[-1][0] if found.rows == 5 else LAST)
+        after, seen = found.end, seen + found.rows
+    assert seen == 23
+
+
+def test_changes_bring_a_replica_to_what_the_table_has(connection, source):
+    add(connection, *names(20))
+    point = source.point()
+    replica = dict(filled(source))
+    add(connection, *(f"new{number}.example" for number in range(20)))
+    connection.execute("UPDATE mxweir.domains SET enabled = false WHERE name LIKE 'd1%'")
+    connection.execute("UPDATE mxweir.domains SET name = 'x' || name WHERE name LIKE 'd2%'")
+    connection.execute("DELETE FROM mxweir.domains WHERE name LIKE 'new1%'")
+    add(connection, "new1.example")
+    point = apply(source, replica, point)
+    assert replica == dict(filled(source))
+    connection.execute("TRUNCATE mxweir.domains")
+    apply(source, replica, point)
+    assert replica == {}
+
+
+def test_a_transaction_that_commits_late_is_not_missed(connection, settings, source):
+    """It writes first, others after it commit and are seen; then it commits."""
+    add(connection, "kept.example", "gone.example")
+    replica = dict(filled(source))
+    point = source.point()
+    with psycopg.connect(settings.dsn) as slow:
+        add(slow, "late.example")
+        slow.execute("DELETE FROM mxweir.domains WHERE name = 'gone.example'")
+        for number in range(20):
+            add(connection, f"early{number}.example")
+            point = apply(source, replica, point)
+        assert digest("late.example") not in replica
+        slow.commit()
+    point = apply(source, replica, point)
+    assert replica == dict(filled(source))
+    assert digest("late.example") in replica
+    assert digest("gone.example") not in replica
+
+
+def test_what_has_not_changed_is_not_told_again(connection, source):
+    add(connection, *names(20))
+    point = source.point()
+    assert list(source.changes(point)) == []
+    add(connection, "new.example")
+    assert [len(batch) for batch in source.changes(point)] == [1]
+
+
+def test_rows_from_another_clusters_backup_are_not_changes_of_this_one(connection, source):
+    """Their transaction ids may lie in this one's future."""
+    connection.execute("ALTER TABLE mxweir.domains DISABLE TRIGGER ALL")
+    connection.execute(
+        "INSERT INTO mxweir.domains (name, hash, version) VALUES ('a.example', %s, '999999999')",
+        [digest("a.example")],
+    )
+    assert list(source.changes(source.point())) == []
+
+
+@pytest.mark.parametrize(
+    ("since", "why"),
+    [
+        ({"identity": "other/1"}, "the cluster is another one"),
+        ({"mark": "99999999"}, "the cluster was set back"),
+        ({"at": time.time() - 31 * 86_400}, "too long ago"),
+    ],
+)
+def test_a_point_that_says_nothing_here_is_lost(source, since, why):
+    with pytest.raises(PointLostError, match=why):
+        list(source.changes(source.point()._replace(**since)))
+
+
+def test_a_change_pokes_and_many_poke_once(connection, source):
+    source.listen()
+    assert not source.wait(0)
+    add(connection, *names(50))
+    assert source.wait(30)
+    while source.wait(0.2):
+        pass
+    add(connection, "one.example")
+    assert source.wait(30)
+
+
+def test_a_poke_that_comes_during_a_query_is_not_lost(connection, source):
+    source.listen()
+    add(connection, "a.example")
+    filled(source)
+    assert source.wait(30)
+
+
+def test_the_text_of_an_error_is_one_line_and_has_no_password(postgresql):
+    for dsn in (
+        "host=127.0.0.1 port=1 password=hunter2 dbname=x",
+        postgresql.dsn(password="hunter2"),
+        "password=hunter2 hunter2",
+        "postgresql://u:hunter2@[::1/x",
+    ):
+        with pytest.raises(SourceError) as error:
+            Source(Postgres(dsn=dsn))
+        assert "\n" not in str(error.value)
+        assert "hunter2" not in str(error.value)
+        assert str(error.value)
+
+
+def test_a_lock_on_the_table_costs_no_more_than_the_time_a_query_has(connection, settings):
+    source = Source(Postgres(dsn=settings.dsn, query_timeout=1.0))
+    with connection.transaction():
+        connection.execute("LOCK TABLE mxweir.domains IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(SourceError, match="statement timeout"):
+            source.find([digest("a.example")])
+    assert source.find([digest("a.example")]) == {}
+    source.close()
+
+
+def test_a_frozen_server_costs_no_more_than_the_time_a_query_has():
+    with temporary_directory() as directory, PostgreSQL(directory) as server:
+        source = Source(Postgres(dsn=server.dsn(), query_timeout=1.0, connect_timeout=2.0))
+        server.freeze()
+        with pytest.raises(SourceError, match="no answer within 1 s"):
+            source.point()
+        source.close()
+        with pytest.raises(SourceError, match="timeout"):
+            Source(Postgres(dsn=server.dsn(), connect_timeout=2.0))
+        server.thaw()
+        Source(Postgres(dsn=server.dsn())).close()
