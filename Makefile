@@ -43,9 +43,9 @@ test: setup servers ## run all tests, those with real servers too
 servers:
 	@scripts/packages.sh "the tests with real servers" $(SERVERS) || test -z "$${CI:-}"
 
-bench: ## measure the policy daemon against a no-op server, in one run
+bench: ## measure the policy daemon against a no-op server, the milter against other milters
 	@scripts/setup.sh run
-	@scripts/packages.sh "the benchmark" gcc libc6-dev postfix
+	@scripts/packages.sh "the benchmark" gcc libc6-dev postfix spamass-milter spamc
 	@PYTHONPATH=bench $(BIN)/python -m mxweir_bench $(ARGS)
 
 lint: setup ## style, format and the import contracts

@@ -1,17 +1,27 @@
-"""Measuring mxweir against the cheapest policy server there can be.
+"""Measuring mxweir against the cheapest policy server there can be, and against other milters.
 
-    tools.py     the C programs: load generator and no-op server
-    servers.py   what is measured: the no-op server, mxweir on a configuration written for it
-    load.py      one run of the load generator
-    usage.py     CPU time and memory, from /proc
-    compare.py   medians, and ratios within a round (pure)
-    rates.py     requests a second and latency, server by server, round by round
-    memory.py    memory with many live keys
-    mail.py      CPU time a message through real Postfix
-    report.py    tables, targets, the machine
-    stages.py    where a request's time goes inside the process
+    tools.py      the C programs: load generator, no-op server, a scanner that answers at once
+    usage.py      CPU time, memory, threads and sockets, from /proc
+    compare.py    medians, and ratios within a round (pure)
+    report.py     tables, targets, the machine
+
+    servers.py    policy servers: the no-op server, mxweir on a configuration written for it
+    load.py       one run of the load generator
+    rates.py      requests a second and latency, server by server, round by round
+    memory.py     memory with many live keys
+    mail.py       CPU time a message through real Postfix
+    stages.py     where a request's time goes inside the process
+
+    milters.py    milters: mxweir's, one on pymilter that only accepts (accept.py), spamass-milter
+    delivery.py   mail through real Postfix, set-up by set-up, round by round
+    milter.py     messages a second through real Postfix
+    mta.py        plays Postfix towards a milter
+    burst.py      200 simultaneous ends of message, silent engine
+    breakers.py   a message's time while nobody is asked
+    large.py      memory with many large messages
+    soak.py       minutes with engines that misbehave at random (hostility.py)
 
 Absolute rates belong to one machine and one minute. Every figure that is
-judged is a ratio to the no-op server, measured in turns with it (A B C,
-A B C, ...), so that both saw the same machine.
+judged is a ratio to something else, measured in turns with it (A B C,
+A B C, ...), so that both saw the same machine; but for those that promise a time.
 """

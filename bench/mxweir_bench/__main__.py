@@ -1,12 +1,16 @@
-"""Measure mxweir's policy daemon against a no-op policy server written in C.
+"""Measure mxweir: its policy daemon against a no-op server in C, its milter against other milters.
 
-    make bench                                   everything, about three minutes
+    make bench                                   everything, about fifteen minutes
     make bench ARGS="--only rates --quick"
     make bench ARGS="--json result.json"
 
-Three parts: requests a second and latency (rates), memory with many live keys
-(memory), CPU time a message through a private Postfix (mail; needs root and
-Debian's postfix). Prints Markdown. The exit status is 0 whatever the figures
+The policy daemon: requests a second and latency (rates), memory with many live
+keys (memory), CPU time a message through a private Postfix (mail). The milter:
+messages a second through Postfix (milter), 200 simultaneous ends of message with a
+silent engine (burst), a message's time while nobody is asked (breakers), memory with
+200 large messages (large), minutes with engines that misbehave at random (soak).
+What uses Postfix needs root and Debian's postfix, milter spamass-milter too. Prints
+Markdown. The exit status is 0 whatever the figures
 are, 1 when a run was not valid, 2 when something is missing.
 """
 
@@ -19,12 +23,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mxweir_bench import mail, memory, rates, report, servers, tools
+from mxweir_bench import breakers, burst, large, mail, memory, milter, rates, report, servers, soak, tools
 from mxweir_bench.load import InvalidRunError
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import LabError
 
-PARTS = ("rates", "memory", "mail")
+PARTS = ("rates", "memory", "mail", "milter", "burst", "breakers", "large", "soak")
 
 
 def main() -> int:
@@ -57,11 +61,12 @@ def _options() -> argparse.Namespace:
     add("--connections", type=int, nargs="+", default=[8, 64, 256], help="(rates; default 8 64 256)")
     add("--seconds", type=float, default=3.0, help="length of a run (rates; default 3)")
     add("--rounds", type=int, default=5, help="(rates; mail has four times as many; default 5)")
+    add("--minutes", type=float, default=3.0, help="length of the soak (default 3)")
     add("--unix", action="store_true", help="unix sockets, not loopback TCP (rates, memory)")
     add("--json", type=Path, metavar="FILE", help="write all figures there, each single run among them")
     options = parser.parse_args()
     if options.quick:
-        options.seconds, options.rounds = 0.5, 1
+        options.seconds, options.rounds, options.minutes = 0.5, 1, 0.2
     return options
 
 
@@ -73,6 +78,11 @@ def _measure(options: argparse.Namespace, directory: Path) -> tuple[dict[str, An
         "rates": lambda: rates.part(built, directory, options.connections, seconds, rounds, unix=unix),
         "memory": lambda: memory.part(built, directory, unix=unix),
         "mail": lambda: mail.part(built, directory, 4 * rounds),
+        "milter": lambda: milter.part(built, directory, rounds),
+        "burst": lambda: burst.part(directory, rounds),
+        "breakers": lambda: breakers.part(directory, rounds),
+        "large": lambda: large.part(directory),
+        "soak": lambda: soak.part(directory, options.minutes),
     }
     parts = {name: run[name]() for name in PARTS if name in (options.only or PARTS)}
     targets = [target for part in parts.values() for target in part.targets]

@@ -15,11 +15,12 @@ class Tools:
 
     policyload: Path
     noop: Path
+    fakespamd: Path
 
 
 def build(directory: Path) -> Tools:
-    """Compile both programs with `cc -O2`; LabError when there is no compiler or it fails."""
-    return Tools(_compile("policyload", directory), _compile("noop", directory))
+    """Compile the programs with `cc -O2`; LabError when there is no compiler or it fails."""
+    return Tools(*(_compile(name, directory) for name in ("policyload", "noop", "fakespamd")))
 
 
 def _compile(name: str, directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""CPU time and memory of processes and of the whole machine, from /proc (Linux proc(5))."""
+"""CPU time, memory, threads and sockets of processes and of the whole machine, from /proc (Linux proc(5))."""
 
 import os
 from collections.abc import Iterable
@@ -7,8 +7,8 @@ from pathlib import Path
 
 _PROC = Path("/proc")
 _TICK = os.sysconf("SC_CLK_TCK")
-_GROUP, _SESSION, _CHILDREN_CPU = 2, 3, slice(13, 15)
-"""Places in /proc/PID/stat behind the program's name: the fields 5, 6 and 16-17 of proc(5)."""
+_GROUP, _SESSION, _CPU, _CHILDREN_CPU = 2, 3, slice(11, 13), slice(13, 15)
+"""Places in /proc/PID/stat behind the program's name: the fields 5, 6, 14-15 and 16-17 of proc(5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,16 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
     What runs is read from schedstat, to the nanosecond: stat has it in whole
     clock ticks, and over the sixty processes of a Postfix the cut-off parts
-    would amount to more than what a policy server adds.
+    would amount to more than what a policy server adds. But only stat has what
+    threads have used that have ended.
     """
     total = 0.0
     for pid in pids:
         tasks = (_PROC / str(pid)).glob("task/*/schedstat")
-        total += sum(int(text.split()[0]) for text in map(_read, tasks) if text) / 1e9
-        total += sum(map(int, _stat(pid)[_CHILDREN_CPU])) / _TICK
+        running = sum(int(text.split()[0]) for text in map(_read, tasks) if text) / 1e9
+        stat = _stat(pid)
+        total += max(running, sum(map(int, stat[_CPU])) / _TICK)
+        total += sum(map(int, stat[_CHILDREN_CPU])) / _TICK
     return total
 
 
@@ -64,6 +67,17 @@ def memory(pids: Iterable[int]) -> Memory:
     return Memory(rss / 1024, pss / 1024, peak / 1024)
 
 
+def threads(pids: Iterable[int]) -> int:
+    """The threads of these processes."""
+    return sum(len(list((_PROC / str(pid)).glob("task/*"))) for pid in pids)
+
+
+def sockets(pids: Iterable[int]) -> int:
+    """The open sockets of these processes, listening ones among them."""
+    links = (link for pid in pids for link in (_PROC / str(pid)).glob("fd/*"))
+    return sum(_target(link).startswith("socket:") for link in links)
+
+
 def _members(place: int, number: int) -> list[int]:
     pids = [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()]
     return [pid for pid in pids if (stat := _stat(pid)) and int(stat[place]) == number]
@@ -78,6 +92,13 @@ def _read(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:  # the process has ended
+        return ""
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:  # closed meanwhile
         return ""
 
 

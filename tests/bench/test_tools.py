@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,10 +12,15 @@ from pathlib import Path
 import pytest
 
 from mxweir.config import load as load_config
-from mxweir_bench import load, servers, tools
+from mxweir.endpoint import Unix
+from mxweir_bench import load, milters, servers, tools
 from mxweir_bench.load import InvalidRunError
 from mxweir_bench.servers import Server
 from mxweir_bench.tools import Tools
+from mxweir_milter.engines.spamc import ResponseReader
+from mxweir_milter.verdict import Scored
+from mxweir_ops.lab import place
+from mxweir_ops.lab.process import wait_until
 from mxweir_policyd.protocol import Request, RequestReader
 
 
@@ -127,3 +133,46 @@ def test_the_measured_configuration_is_a_valid_one(tmp_path: Path) -> None:
     config = load_config(servers.configure(tmp_path / "home", "127.0.0.1:10040"))
     assert tuple(limit.name for limit in config.limit) == servers.LIMITS
     assert config.log.level == "warning"
+
+
+@pytest.fixture
+def engine(built: Tools, tmp_path: Path) -> Iterator[milters.Engine]:
+    with milters.engine(built.fakespamd, tmp_path) as server:
+        yield server
+
+
+def ask(engine: milters.Engine, verb: bytes, message: bytes) -> bytes:
+    with place.connect(engine.endpoint) as client:
+        client.sendall(b"%b SPAMC/1.5\r\nContent-length: %d\r\n\r\n%b" % (verb, len(message), message))
+        return client.makefile("rb").read()
+
+
+def test_the_scanner_that_answers_at_once_is_one_that_our_milter_understands(engine: milters.Engine) -> None:
+    result = ResponseReader("spamd").feed(ask(engine, b"SYMBOLS", b"Subject: x\r\n\r\nHello\r\n"))
+    assert result == Scored(0.1, 5.0, ("BAYES_00", "DKIM_VALID"), "spamd")
+
+
+def test_the_scanner_that_answers_at_once_gives_a_message_back_with_its_score(engine: milters.Engine) -> None:
+    message = b"Subject: x\r\n\r\n" + b"Hello\r\n" * 100_000
+    answer = ask(engine, b"PROCESS", message)
+    assert answer.endswith(b"tests=BAYES_00,DKIM_VALID\r\n" + message)
+
+
+def test_the_scanner_that_answers_at_once_counts_what_it_has_answered(engine: milters.Engine) -> None:
+    for _ in range(3):
+        ask(engine, b"SYMBOLS", b"\r\n")
+    place.connect(engine.endpoint).close()
+    assert engine.answered() == 3
+
+
+def test_the_process_with_the_hostile_engines_tells_at_its_end_what_they_did(tmp_path: Path) -> None:
+    unix, tcp = Unix(str(tmp_path / "spamd")), place.free_endpoint()
+    words = [f"spamd={unix}", f"rspamd={tcp}"]
+    argv: Argv = [sys.executable, "-P", Path(load.__file__).with_name("hostility.py"), "1", *words]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as hostile:
+        assert wait_until(lambda: Path(unix.path).exists(), 20)
+        wait_until(lambda: hostile.poll() is not None, 1.5)
+        hostile.terminate()
+        told = json.loads(hostile.communicate()[0])
+    assert len(told) == 2
+    assert sum(count for engine in told for count in engine["turns"].values()) > 0

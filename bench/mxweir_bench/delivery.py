@@ -1,0 +1,146 @@
+"""Mail sent through private Postfix instances in turn, and what it cost.
+
+Each set-up has a Postfix of its own that accepts mail on loopback and discards it;
+its queue is in memory, so that no disk hides what is measured. The set-ups take
+turns, round by round, and the queue is empty before a run ends.
+
+CPU time is that of the processes involved (Postfix, client, and what Postfix
+asks), each counted by the kernel: what else runs on the machine is left out.
+"""
+
+import re
+import resource
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mxweir_bench import usage
+from mxweir_bench.compare import spread
+from mxweir_bench.load import InvalidRunError
+from mxweir_ops.lab.postfix import Postfix
+from mxweir_ops.lab.process import program, wait_until
+
+SESSIONS = 20
+"""SMTP clients at once, each with a connection a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """What is sent in one run: messages, recipients of each, and bytes of each."""
+
+    messages: int
+    recipients: int = 1
+    size: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A running Postfix, and what it asks.
+
+    `asks` is the word by which its complaints name that, `pids` are the processes
+    of it; `answered`, if it is to be watched, counts the messages it was asked about.
+    """
+
+    name: str
+    postfix: Postfix
+    asks: str
+    pids: Callable[[], Sequence[int]] = tuple
+    answered: Callable[[], int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: messages a second, CPU milliseconds a message, and the share of a core that others took."""
+
+    rate: float
+    cpu_ms: float
+    server_cpu_ms: float
+    others_cpu: float
+
+
+Rounds = Mapping[str, Sequence[Run]]
+"""Of each set-up by its name, the runs in their order."""
+
+
+def median(runs: Sequence[Run], figure: str) -> float:
+    """The median of one of Run's figures."""
+    return spread(figures(runs, figure)).median
+
+
+def figures(runs: Sequence[Run], figure: str) -> list[float]:
+    """One of Run's figures, round by round."""
+    return [getattr(run, figure) for run in runs]
+
+
+def slug(name: str) -> str:
+    """A name that stands in the tables as one that may stand in a path and in main.cf."""
+    return re.sub(r"\W+", "-", name)
+
+
+@contextmanager
+def postfix(name: str, directory: Path, settings: Mapping[str, str]) -> Iterator[Postfix]:
+    """A Postfix with these settings, in a directory of its own; LabError when it cannot be had."""
+    place = directory / f"behind-{slug(name)}"
+    place.mkdir()
+    usual = {
+        "relay_transport": "discard",
+        "default_transport": "discard",
+        # Otherwise each smtpd is replaced after 100 sessions, and chance decides whose run pays for it.
+        "max_use": "1000000",
+        "smtpd_recipient_restrictions": "permit_mynetworks, reject",
+    }
+    with Postfix(place, {**usual, **settings}) as running:
+        yield running
+
+
+def measure(setups: Sequence[Setup], mail: Mail, rounds: int) -> Rounds:
+    """Send the same mail through each in turn, that many times, after once to warm up."""
+    for each in setups:
+        send(each, mail)  # every process of Postfix has started and knows whom it asks
+    runs: dict[str, list[Run]] = {each.name: [] for each in setups}
+    for _ in range(rounds):
+        for each in setups:
+            runs[each.name].append(send(each, mail))
+    return runs
+
+
+def send(each: Setup, mail: Mail) -> Run:
+    """Send, and wait until the queue is empty.
+
+    InvalidRunError when mail was refused, stays, or passed without an answer of
+    what Postfix asks.
+    """
+    answered = each.answered() if each.answered else 0
+    before, started = _cpu(each), time.monotonic()
+    done = subprocess.run(_client(each.postfix.port, mail), capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - started
+    if done.returncode:
+        raise InvalidRunError(f"{each.name}: smtp-source: {done.stderr.strip()[:300]}")
+    if not wait_until(lambda: not any(each.postfix.queued().values()), 60):
+        raise InvalidRunError(f"{each.name}: the queue does not empty: {each.postfix.queued()}")
+    if complaints := [line for line in each.postfix.complaints() if each.asks in line]:
+        raise InvalidRunError(f"{each.name}: {complaints[0]}")
+    if each.answered and (count := each.answered() - answered) != mail.messages:
+        raise InvalidRunError(f"{each.name}: {count} of {mail.messages} messages were scanned")
+    ours, server, machine = (now - then for now, then in zip(_cpu(each), before, strict=True))
+    others = max(0.0, machine - ours) / (time.monotonic() - started)
+    return Run(mail.messages / seconds, 1000 * ours / mail.messages, 1000 * server / mail.messages, others)
+
+
+def _client(port: int, mail: Mail) -> list[str]:
+    """smtp-source with different recipients for each message."""
+    numbers = f"-s {SESSIONS} -l {mail.size} -m {mail.messages} -r {mail.recipients}".split()
+    envelope = ["-N", "-M", "client.example", "-f", "sender@example.com", "-t", "rcpt@rcptdom1.example"]
+    return [str(program("smtp-source", "postfix")), *numbers, *envelope, f"127.0.0.1:{port}"]
+
+
+def _cpu(each: Setup) -> tuple[float, float, float]:
+    """CPU seconds so far: all processes involved; those that Postfix asks; the machine."""
+    master = int((each.postfix.directory / "spool" / "pid" / "master.pid").read_text())
+    client = resource.getrusage(resource.RUSAGE_CHILDREN)
+    server = usage.cpu_seconds(each.pids())
+    ours = usage.cpu_seconds(usage.session(master)) + client.ru_utime + client.ru_stime + server
+    return ours, server, usage.machine_cpu_seconds()
