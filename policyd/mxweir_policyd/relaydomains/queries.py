@@ -128,21 +128,21 @@ FROM pg_control_system(), pg_control_checkpoint()"""
 
 
 def _changed(source: str) -> Query:
-    text = f"""SELECT hash, {_STORED}, version::text FROM {source}
+    text = f"""SELECT hash, {_STORED}, version::text AS mark FROM {source}
 WHERE (version, hash) > (%(mark)s::xid8, %(after)s) AND version < pg_snapshot_xmax(pg_current_snapshot())
 ORDER BY version, hash LIMIT {BATCH}"""
     return Query("changed", text, BATCH, {"mark": "3", "after": _MIDDLE})
 
 
 def _changed_by_time(source: str) -> Query:
-    text = f"""SELECT hash, {_STORED}, changed::text FROM {source}
+    text = f"""SELECT hash, {_STORED}, changed::text AS mark FROM {source}
 WHERE (changed, hash) > (%(mark)s::timestamptz, %(after)s) ORDER BY changed, hash LIMIT {BATCH}"""
     return Query("changed", text, BATCH, {"mark": "2000-01-01", "after": _MIDDLE})
 
 
 def _removed() -> Query:
     text = f"""SELECT gone.hash, (SELECT {_STORED} FROM {TABLE} back WHERE back.hash = gone.hash),
-    gone.version::text
+    gone.version::text AS mark
 FROM (SELECT hash, version FROM mxweir.removed
     WHERE (version, hash) > (%(mark)s::xid8, %(after)s) AND version < pg_snapshot_xmax(pg_current_snapshot())
     ORDER BY version, hash LIMIT {BATCH}) gone
@@ -180,7 +180,7 @@ WANTED = (
     """CREATE TEMPORARY TABLE wanted ON COMMIT DROP AS
 SELECT DISTINCT ON (hash) hash, name, unicode_name, next_hop,
     bool_or(include_subdomains) OVER (PARTITION BY hash) AS include_subdomains
-FROM (SELECT sha256(convert_to(name, 'UTF8')) AS hash, * FROM incoming) hashed
+FROM (SELECT mxweir.hash(name) AS hash, * FROM incoming) hashed
 ORDER BY hash, line DESC""",
     "ANALYZE wanted",
     # Two imports, or one and a program that adds: one after the other. Readers go on.

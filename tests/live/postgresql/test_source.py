@@ -142,6 +142,16 @@ def test_a_transaction_that_commits_late_is_not_missed(connection, settings, sou
     assert digest("gone.example") not in replica
 
 
+def test_changes_come_in_the_order_of_transactions_whatever_their_digits(connection, source):
+    connection.execute("ALTER TABLE mxweir.domains DISABLE TRIGGER ALL")
+    for number in range(3, 40):
+        values = [f"d{number}.example", digest(f"d{number}.example"), str(number)]
+        connection.execute("INSERT INTO mxweir.domains (name, hash, version) VALUES (%s, %s, %s)", values)
+    since = source.point()._replace(mark="3")
+    told = [Record.decode(raw).domain for batch in source.changes(since) for _, raw in batch if raw]
+    assert told == [f"d{number}.example" for number in range(3, 40)]
+
+
 def test_what_has_not_changed_is_not_told_again(connection, source):
     add(connection, *names(20))
     point = source.point()

@@ -5,6 +5,12 @@
 -- oldest transaction that was still open (pg_snapshot_xmin); whatever the snapshot did not show was written by
 -- that one or a later one. So nothing is missed, in whatever order transactions commit, as it would be by time.
 
+-- The key of a name, also for an index on a table of your own. By `decode`, because the index has to know that the
+-- same text always gives the same bytes, which `convert_to` does not promise.
+CREATE FUNCTION mxweir.hash(name text) RETURNS bytea
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$ SELECT sha256(decode(replace(name, '\', '\\'), 'escape')) $$;
+
 CREATE TABLE mxweir.domains (
     -- SHA-256 of the name: of one size however long the name is, and spread evenly.
     hash bytea PRIMARY KEY,
@@ -22,9 +28,7 @@ CREATE TABLE mxweir.domains (
     version xid8 NOT NULL DEFAULT pg_current_xact_id(),
 
     -- Also for who switches triggers off, to load much at once: no lookup would find such a row.
-    CONSTRAINT "hash is that of the name" CHECK (
-        hash = sha256(decode(replace(name, '\', '\\'), 'escape'))
-    ),
+    CONSTRAINT "hash is that of the name" CHECK (hash = mxweir.hash(name)),
     -- The rule of core/mxweir/domains/names.py, for names that are A-labels already.
     CONSTRAINT "name is a mail domain in lower-case A-labels" CHECK (
         name ~ '[.]'
@@ -53,7 +57,7 @@ CREATE INDEX removed_removed ON mxweir.removed (removed);
 CREATE FUNCTION mxweir.stamp() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.name := lower(rtrim(NEW.name, '.'));
-    NEW.hash := sha256(convert_to(NEW.name, 'UTF8'));
+    NEW.hash := mxweir.hash(NEW.name);
     NEW.changed := now();
     NEW.version := pg_current_xact_id();
     RETURN NEW;

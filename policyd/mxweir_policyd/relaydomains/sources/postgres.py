@@ -36,6 +36,19 @@ REMEMBERED = 30 * 86_400.0
 """Seconds for which the table remembers what was removed, and ten days less (schema/0001_domains.sql)."""
 
 
+PLANNING = "; ".join(
+    f"SET {name} = {value}"
+    for name, value in (
+        ("enable_seqscan", "off"),
+        ("enable_bitmapscan", "off"),
+        ("enable_sort", "off"),
+        ("max_parallel_workers_per_gather", "0"),
+        ("jit", "off"),
+    )
+)
+"""Each of our queries has an index to go by. Left alone, the planner reads a table of some hundred thousand
+rows from end to end and sorts it, for each batch again: rows in the order of hashes look dear to it."""
+
 _GRACE = 1.0
 """Seconds beyond the server's own statement_timeout: its word on the matter says more than ours."""
 
@@ -177,16 +190,20 @@ def connect(settings: Postgres, name: str = "mxweir") -> psycopg.Connection[Any]
     with _told():
         connection = psycopg.connect(**parameters)
         try:
-            connection.execute(statement_timeout(settings))
+            connection.execute(session(settings.query_timeout).encode())
         except BaseException:
             connection.close()
             raise
     return connection
 
 
-def statement_timeout(settings: Postgres) -> str:
-    """The statement that has the server give up what takes too long, such as waiting for a lock."""
-    return f"SET statement_timeout = {_whole(settings.query_timeout * 1000)}"
+def session(seconds: float) -> str:
+    """The statements with which each connection begins, whoever opens it.
+
+    The server gives up what takes longer than so many seconds, such as waiting for
+    a lock, and plans as PLANNING says.
+    """
+    return f"SET statement_timeout = {_whole(seconds * 1000)}; {PLANNING}"
 
 
 def connection_parameters(settings: Postgres, name: str = "mxweir") -> dict[str, Any]:
