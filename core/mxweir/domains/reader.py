@@ -60,6 +60,11 @@ class TableReader:
         """Whether there is a table that can be read."""
         return self._environment is not None
 
+    @property
+    def inode(self) -> int:
+        """Which file it is; 0 for none."""
+        return self._inode
+
     def find(self, domain: str) -> Match:
         """Is the folded domain ours by this table? FAILED where it cannot be read, or is not there."""
         if self._environment is None:

@@ -1,0 +1,68 @@
+"""The process that keeps Postfix's tables current; the policy daemon starts it, and it dies with that.
+
+A process of its own, because comparing ten million domains takes a minute of
+processor time, and postmap may wait for the disk. It sees for itself what has
+changed, whoever changed it: the follower of PostgreSQL, a reload of the domains
+file, a command. Its settings come in as one line on stdin, whose end is the
+order to stop; what it does goes out as lines on stdout.
+"""
+
+import contextlib
+import os
+import select
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import random
+
+import lmdb
+
+from mxweir.backoff import Backoff
+from mxweir_policyd.postfix.keeping import PostfixMaps
+from mxweir_policyd.postfix.postmap import PostfixMapError
+from mxweir_policyd.postfix.report import Report, Settings
+from mxweir_policyd.postfix.source import Tables
+
+_TURN = 0.5
+"""Seconds between two looks at what has changed."""
+
+_NICE = 10
+
+
+def main() -> None:
+    """Keep the tables until stdin ends."""
+    settings = Settings.of_line(sys.stdin.buffer.readline())
+    os.nice(_NICE)
+    for report, wait in keep(settings):
+        if report is not None:
+            sys.stdout.write(report.line())
+            sys.stdout.flush()
+        if select.select([sys.stdin], [], [], wait)[0]:
+            return
+
+
+def keep(settings: Settings) -> Iterator[tuple[Report | None, float]]:
+    """What each look did, if there is something to tell, and seconds until the next look."""
+    backoff, told = Backoff(first=4.0, most=300.0), None
+    maps = PostfixMaps(Path(settings.directory))
+    with contextlib.closing(Tables(Path(settings.state_dir), settings.postgres)) as tables:
+        while True:
+            try:
+                domains = tables.changed()
+                changed = maps.agree(tables) if domains is None else maps.follow(domains, tables)
+                report, wait = (
+                    Report(*changed, rows=maps.count() if any(changed) or not told else told.rows),
+                    _TURN,
+                )
+                backoff.succeeded()
+            except (PostfixMapError, lmdb.Error) as error:
+                tables.look_again()
+                wait = _TURN + backoff.failed(random())  # noqa: S311 - no secret
+                report = Report(trouble=str(error))
+            news = told is None or any(report[:3]) or report.trouble != told.trouble
+            told = report
+            yield report if news else None, wait
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Starts the process that keeps Postfix's tables, keeps it alive, and says what it says."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Iterator
+from random import random
+from typing import cast
+
+from mxweir.backoff import Backoff
+from mxweir.events import Event, Observer, Trouble, notice
+from mxweir_policyd.postfix.report import Report, Settings
+
+
+class KeptTables:
+    """Keeps one keeper for as long as there are settings for it; without, there is nothing to keep."""
+
+    def __init__(self, settings: Settings | None, observe: Observer) -> None:
+        self._settings = settings
+        self._observe = observe
+        self._renewed = asyncio.Event()
+        self.last = Report()
+        """What the keeper said last."""
+
+    async def run(self) -> None:
+        """Have a keeper for ever; after one that ended, another, at a moment of its own."""
+        backoff = Backoff()
+        while True:
+            self._renewed.clear()
+            self.last = Report()
+            if self._settings is None:
+                await self._renewed.wait()
+                continue
+            status = await self._live(self._settings)
+            if not self._renewed.is_set():
+                what = f"its keeper ended with status {status}; started again"
+                self._observe(Trouble("Postfix tables not kept", what, "error"))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._renewed.wait(), backoff.failed(random()))  # noqa: S311
+
+    def renew(self, settings: Settings | None) -> None:
+        """Go on with other settings."""
+        if settings != self._settings:
+            self._settings = settings
+            self._renewed.set()
+
+    async def _live(self, settings: Settings) -> int:
+        """One keeper's life; returns its exit status."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "mxweir_policyd.postfix.keeper"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        stdin = cast("asyncio.StreamWriter", process.stdin)
+        ended = asyncio.ensure_future(self._renewed.wait())
+        ended.add_done_callback(lambda _: stdin.close())
+        try:
+            stdin.write(settings.line())
+            while line := await cast("asyncio.StreamReader", process.stdout).readline():
+                self._take(Report.of_line(line), settings)
+            return await process.wait()
+        finally:
+            # The end of its stdin is the order to stop, also when the daemon stops or is killed.
+            ended.cancel()
+            stdin.close()
+
+    def _take(self, report: Report, settings: Settings) -> None:
+        former, self.last = self.last, report
+        for event in _events(report, former, settings):
+            self._observe(event)
+
+
+def _events(report: Report, former: Report, settings: Settings) -> Iterator[Event]:
+    if report.trouble:
+        yield Trouble("Postfix tables not kept", report.trouble, "error")
+    elif report.rows or former.trouble:
+        fields = {
+            "put": report.put,
+            "removed": report.removed,
+            "rebuilt": report.rebuilt,
+            "rows": report.rows,
+        }
+        yield notice("Postfix tables kept", directory=settings.directory, **fields)
