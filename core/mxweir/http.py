@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from mxweir.endpoint import Endpoint, Inet
 from mxweir.metrics import Metrics
+from mxweir.service import ServiceError
 
 State = Callable[[], str]
 """Gives "" when all is well, else what is not."""
@@ -60,8 +61,15 @@ class _Collector(Collector):
         return self._metrics.collect()
 
 
-def serve(endpoint: Endpoint, metrics: Metrics, live: State, ready: State) -> Callable[[], None]:
-    """Serve the three pages; returns what stops it. Raises OSError when the address is not to be had."""
+def serve(
+    key: str, endpoint: Endpoint | None, metrics: Metrics, live: State, ready: State
+) -> Callable[[], None]:
+    """Serve the three pages, unless there is no address; returns what stops it.
+
+    Raises ServiceError, with the setting's `key`, when the address is not to be had.
+    """
+    if endpoint is None:
+        return lambda: None
     if not isinstance(endpoint, Inet):
         raise ValueError(f"{endpoint} is not a TCP address")
     registry = CollectorRegistry()
@@ -80,7 +88,10 @@ def serve(endpoint: Endpoint, metrics: Metrics, live: State, ready: State) -> Ca
         return _plain(start_response, "404 Not Found", "/metrics, /livez and /readyz are here")
 
     kind = _Server6 if ":" in endpoint.host else _Server
-    server = make_server(endpoint.host, endpoint.port, app, server_class=kind, handler_class=_Handler)
+    try:
+        server = make_server(endpoint.host, endpoint.port, app, server_class=kind, handler_class=_Handler)
+    except OSError as error:
+        raise ServiceError(f"{key}: cannot listen at {endpoint}: {error.strerror}") from error
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True)
     thread.start()
 

@@ -92,7 +92,8 @@ class MilterDaemon:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         self._gauges()
-        stop_http = self._serve_http()
+        pages = self._config.milter.http
+        stop_http = http.serve("milter.http", pages, self._metrics, self._live, lambda: self._not_ready)
         try:
             self._front.open(self._config.milter.socket_mode, self._config.milter.socket_group)
             self._loop.start()
@@ -122,17 +123,6 @@ class MilterDaemon:
         from mxweir_milter.fronts.libmilter import LibmilterFront  # noqa: PLC0415
 
         return LibmilterFront(self._config.milter.listen, new_session, self._loop.scan, self._observe)
-
-    def _serve_http(self) -> Callable[[], None]:
-        endpoint = self._config.milter.http
-        if endpoint is None:
-            return lambda: None
-        try:
-            return http.serve(endpoint, self._metrics, self._live, lambda: self._not_ready)
-        except OSError as error:
-            raise service.ServiceError(
-                f"milter.http: cannot listen at {endpoint}: {error.strerror}"
-            ) from error
 
     def _gauges(self) -> None:
         gauge, front = self._metrics.gauge, self._front

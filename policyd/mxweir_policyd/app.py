@@ -112,7 +112,8 @@ class PolicyDaemon:
             # Without any domain the relay check would be off; with those of last time, answering comes first.
             await asyncio.wait([asyncio.ensure_future(self._load_domains())], timeout=_FIRST_LOAD)
         self._gauges()
-        stop_http = self._serve_http()
+        pages = self._config.policyd.http
+        stop_http = http.serve("policyd.http", pages, self._metrics, self._live, lambda: self._not_ready)
         try:
             await self._listen()
             background += [
@@ -196,17 +197,6 @@ class PolicyDaemon:
         else:
             server = await loop.create_server(factory, sock=listener, backlog=service.BACKLOG)
         self._servers.append(server)
-
-    def _serve_http(self) -> Callable[[], None]:
-        endpoint = self._config.policyd.http
-        if endpoint is None:
-            return lambda: None
-        try:
-            return http.serve(endpoint, self._metrics, self._live, lambda: self._not_ready)
-        except OSError as error:
-            raise service.ServiceError(
-                f"policyd.http: cannot listen at {endpoint}: {error.strerror}"
-            ) from error
 
     def _gauges(self) -> None:
         gauge, sessions = self._metrics.gauge, self._sessions.open

@@ -1,4 +1,5 @@
 import http.client
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from mxweir.endpoint import Inet, Unix
 from mxweir.events import Decided, Decision
 from mxweir.http import serve
 from mxweir.metrics import Metrics, PolicyMetrics
+from mxweir.service import ServiceError
 from mxweir.testing import question
 
 
@@ -30,7 +32,7 @@ class Pages:
         self.count = PolicyMetrics(self.metrics).handlers()[Decided]
         self.live = self.ready = ""
         self.stop: Callable[[], None] = serve(
-            self.endpoint, self.metrics, lambda: self.live, lambda: self.ready
+            "policyd.http", self.endpoint, self.metrics, lambda: self.live, lambda: self.ready
         )
 
     def get(self, path: str, method: str = "GET") -> tuple[int, str, str]:
@@ -122,8 +124,8 @@ def test_the_pages_are_served_on_ipv6_too_or_it_is_told_that_there_is_none():
     try:
         free_port("::1")
     except OSError:
-        with pytest.raises(OSError, match=r"Cannot assign requested address|not supported"):
-            serve(Inet("::1", free_port()), Metrics("policyd"), str, str)
+        with pytest.raises(ServiceError, match=r"Cannot assign requested address|not supported"):
+            serve("policyd.http", Inet("::1", free_port()), Metrics("policyd"), str, str)
         return
     pages = Pages("::1")
     try:
@@ -132,20 +134,26 @@ def test_the_pages_are_served_on_ipv6_too_or_it_is_told_that_there_is_none():
         pages.stop()
 
 
-def test_an_address_that_is_taken_is_an_error_of_the_system(pages):
-    with pytest.raises(OSError, match="Address already in use"):
-        serve(pages.endpoint, pages.metrics, str, str)
+def test_an_address_that_is_taken_is_told_in_one_line_with_its_setting(pages):
+    told = f"policyd.http: cannot listen at {pages.endpoint}: Address already in use"
+    with pytest.raises(ServiceError, match=re.escape(told)):
+        serve("policyd.http", pages.endpoint, pages.metrics, str, str)
+
+
+def test_without_an_address_nothing_is_served():
+    serve("policyd.http", None, Metrics("policyd"), str, str)()
+    assert not [thread for thread in threading.enumerate() if thread.name == "http"]
 
 
 def test_a_unix_socket_is_no_place_for_them():
     with pytest.raises(ValueError, match="unix:/run/http is not a TCP address"):
-        serve(Unix("/run/http"), Metrics("policyd"), str, str)
+        serve("policyd.http", Unix("/run/http"), Metrics("policyd"), str, str)
 
 
 def test_after_the_stop_the_address_is_free_and_no_thread_is_left(pages):
     pages.stop()
     assert not [thread for thread in threading.enumerate() if thread.name == "http"]
-    again = serve(pages.endpoint, pages.metrics, str, str)
+    again = serve("policyd.http", pages.endpoint, pages.metrics, str, str)
     assert pages.get("/livez")[0] == 200
     again()
     pages.stop = lambda: None
