@@ -67,6 +67,21 @@ class Scanned(NamedTuple):
     action: str = ""
 
 
+class Asked(NamedTuple):
+    """One engine was asked about one message.
+
+    `position` is the engine's in the configuration, `address` that of the address
+    in its list, both counted from "1"; `result` is "ok" or a reason, such as
+    `Scanned.reason` has; `seconds` is the time it took.
+    """
+
+    engine: str
+    position: str
+    address: str
+    result: str
+    seconds: float
+
+
 class Trouble(NamedTuple):
     """Something went wrong that nobody was refused for.
 
@@ -97,7 +112,7 @@ def warning(what: str, /, **fields: object) -> Notice:
     return Notice(what, fields, "warning")
 
 
-Event = Decided | Scanned | Trouble | Notice
+Event = Decided | Scanned | Asked | Trouble | Notice
 Observer = Callable[[Event], None]
 Handlers = Mapping[type, Callable[[Any], None]]
 """What an observer does with which kind of event; kinds that it lacks, it is not told."""
@@ -105,9 +120,8 @@ Handlers = Mapping[type, Callable[[Any], None]]
 
 def tell_all(*observers: Handlers) -> Observer:
     """One observer that tells each of the others what it wants to know."""
-    told = {
-        kind: tuple(h[kind] for h in observers if kind in h) for kind in (Decided, Scanned, Trouble, Notice)
-    }
+    kinds = (Decided, Scanned, Asked, Trouble, Notice)
+    told = {kind: tuple(h[kind] for h in observers if kind in h) for kind in kinds}
 
     def tell(event: Event) -> None:
         for handle in told[type(event)]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from mxweir import __version__
-from mxweir.events import Decided, Handlers, Scanned, Trouble
+from mxweir.events import Asked, Decided, Handlers, Scanned, Trouble
 
 ANSWER_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 SCAN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -142,10 +142,18 @@ class ScanMetrics:
         self._seconds = metrics.histogram(
             "mxweir_milter_scan_seconds", "From end of message to the verdict.", SCAN_SECONDS
         )
+        self._asked = metrics.counter(
+            "mxweir_milter_engine_calls",
+            "Messages that an engine was asked about, by what it answered.",
+            ["engine", "position", "address", "result"],
+        )
 
     def handlers(self) -> Handlers:
         """What is counted."""
-        return {Scanned: self._scanned, Trouble: self._metrics.trouble}
+        return {Scanned: self._scanned, Asked: self._called, Trouble: self._metrics.trouble}
+
+    def _called(self, event: Asked) -> None:
+        self._asked.add(event.engine, event.position, event.address, event.result)
 
     def _scanned(self, event: Scanned) -> None:
         self._scans.add(event.engine, event.outcome)

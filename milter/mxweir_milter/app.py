@@ -20,9 +20,8 @@ from mxweir.config import Config, ConfigError, load
 from mxweir.events import Event, Trouble, notice, tell_all, warning
 from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, ScanMetrics
-from mxweir_milter import engines
+from mxweir_milter import gauges, scanner
 from mxweir_milter.scanloop import ScanLoop
-from mxweir_milter.scanner import Scanner
 from mxweir_milter.session import Policy, Session
 from mxweir_milter.verdict import Thresholds
 
@@ -82,7 +81,7 @@ class MilterDaemon:
         self._metrics = Metrics("milter")
         self._telling = threading.Lock()
         self._observers = tell_all(ScanMetrics(self._metrics).handlers(), self._log.handlers())
-        self._loop = ScanLoop(self._scanner(config))
+        self._loop = ScanLoop(scanner.build(config.milter, self._observe))
         self._front = self._build_front(lambda: Session(lambda: self._policy, clock, monotonic))
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._not_ready = "starting"
@@ -115,9 +114,6 @@ class MilterDaemon:
 
     # Starting
 
-    def _scanner(self, config: Config) -> Scanner:
-        return Scanner(engines.build(config.milter.engine), self._observe)
-
     def _build_front(self, new_session: Callable[[], Session]) -> "LibmilterFront":
         # Imported here, so that everything else of the milter runs without libmilter.
         from mxweir_milter.fronts.libmilter import LibmilterFront  # noqa: PLC0415
@@ -129,13 +125,14 @@ class MilterDaemon:
         gauge("mxweir_milter_sessions", "Open sessions of Postfix.", [], lambda: [((), front.sessions())])
         gauge("mxweir_milter_in_hand", "Messages begun and unanswered.", [], lambda: [((), front.in_hand())])
         gauge("mxweir_milter_scans", "Scans under way.", [], lambda: [((), self._loop.in_flight)])
+        gauges.add(self._metrics, lambda: self._loop.scanner)
         gauge("mxweir_milter_threads", "Threads, libmilter's included.", [], lambda: [((), _threads())])
 
     def _say_started(self) -> None:
         self._not_ready = ""
         milter = self._config.milter
         self._warn(self._config)
-        names = " ".join(f"{engine.type}={engine.address}" for engine in milter.engine)
+        names = " ".join(f"{engine.type}={at}" for engine in milter.engine for at in engine.address)
         self._observe(notice("started", listen=str(milter.listen), engines=names or "none"))
         service.notify("READY=1")
 
@@ -189,13 +186,14 @@ class MilterDaemon:
 
     def _take(self, config: Config) -> None:
         # Made before anything changes: what fails here leaves all as it was.
-        scanner, policy = self._scanner(config), build_policy(config)
+        policy = build_policy(config)
+        new_scanner = scanner.build(config.milter, self._observe, self._loop.scanner)
         old, new = self._started_with, config
         fixed = [f"milter.{key}" for key in _FIXED if getattr(new.milter, key) != getattr(old.milter, key)]
         fixed += ["log"] if new.log != old.log else []
         if fixed:
             self._observe(warning("needs a restart to take effect", keys=" ".join(fixed)))
-        self._loop.scanner, self._policy = scanner, policy
+        self._loop.scanner, self._policy = new_scanner, policy
         self._config = config
         self._warn(config)
         self._observe(notice("configuration reloaded", engines=len(config.milter.engine)))

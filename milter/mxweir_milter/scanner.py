@@ -1,49 +1,186 @@
 """One message, the engines in their order, one deadline over all of them.
 
-The first engine has a share of the time, so that the one after it still has
-some; the last has all that is left. An engine that fails, whatever way, is a
-`Trouble` and the next one's turn. When none is left, the last failure is the
-result.
+    for each engine that a breaker lets us ask
+        that has a slot:  ask it; its answer is the result, its failure the next one's turn
+        that has none:    the next one's turn
+    nobody has answered, and somebody had no slot: wait for one, shortly, and ask
+    still none:           the last failure is the result
 
-Later rooms, behind this same `scan`: a breaker per engine, which decides
-whether an engine is asked at all, and a bounded number of scans in flight.
+An engine that has others behind it gets a share of the time that is left, so
+that they still have some; the last has all of it. The same holds for the
+addresses of one engine. Waiting for a slot comes last, because a message must
+not wait for one engine while another is idle.
+
+Each failure counts in the breaker of its address, with two exceptions: faults of
+our own, and a deadline that left the engine no fair chance, because others
+before it had used up the time.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from time import monotonic
 
+from mxweir.breaker import Breaker, Change, State
+from mxweir.breaker import Settings as BreakerSettings
+from mxweir.config import Engine as EngineSettings
+from mxweir.config import Milter
 from mxweir.deadline import Deadline
-from mxweir.events import Observer, Trouble
+from mxweir.events import Asked, Observer, Trouble, notice, warning
+from mxweir_milter import engines
 from mxweir_milter.engines import Engine
 from mxweir_milter.engines.error import EngineError
+from mxweir_milter.engines.names import Names
 from mxweir_milter.message import Message
+from mxweir_milter.pool import Gate, Lane, Pool, Turn
 from mxweir_milter.verdict import Failed, Reason, Result
 
 _SHARE = 0.6
-"""Part of the time left that an engine gets while others wait behind it."""
+"""Part of the time left that one gets while others wait behind it."""
+
+_FAIR = 0.1
+"""Part of all the time that is a fair chance."""
+
+_LEAST = 0.01
+"""Seconds below which there is no point in asking."""
+
+SLOTS = {"spamd": 5, "rspamd": 100}
+"""Scans at once at one address, where the configuration does not say: see docs/decisions/0013-slots.md."""
 
 
 class Scanner:
-    """Asks the engines; lives on the scan loop."""
+    """Asks the engines; lives on whatever loop scans."""
 
-    def __init__(self, engines: Sequence[Engine], observe: Observer) -> None:
-        self._engines = tuple(engines)
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        observe: Observer,
+        slot_wait: float = 0.5,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.pools = tuple(pools)
+        self.names = Names()
         self._observe = observe
+        self._slot_wait = slot_wait
+        self._clock = clock
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """All addresses of all engines."""
+        return tuple(lane for pool in self.pools for lane in pool.lanes)
 
     async def scan(self, message: Message, deadline: Deadline) -> Result:
         """The first engine's result that is one; never raises but for being cancelled."""
-        result: Result = Failed(Reason.NO_ENGINE)
-        for position, engine in enumerate(self._engines, 1):
-            last = position == len(self._engines)
-            result = await _ask(engine, message, deadline if last else deadline.share(_SHARE))
-            if not isinstance(result, Failed):
-                return result
-            self._observe(Trouble(f"scan failed: {result.reason}", f"{engine}: {result.detail}"))
+        result = Failed(Reason.BREAKER_OPEN if self.pools else Reason.NO_ENGINE)
+        fair = deadline.left() * _FAIR
+        busy: Pool | None = None
+        for index, pool in enumerate(self.pools):
+            if not pool.is_open():
+                continue
+            if not pool.has_room():
+                busy = busy or pool
+                continue
+            more = any(other.is_open() for other in self.pools[index + 1 :])
+            found = await self._try(pool, message, deadline.share(_SHARE) if more else deadline, fair)
+            if not isinstance(found, Failed) or _answered(found):
+                return found
+            result = found
+        return await self._queue(busy, message, deadline, fair, result) if busy else result
+
+    async def _try(self, pool: Pool, message: Message, deadline: Deadline, fair: float) -> Result:
+        """Ask an engine's addresses one after the other, until one answers."""
+        tried: list[Lane] = []
+        result: Result = Failed(Reason.ENGINE_BUSY, pool.name)
+        while deadline.left() > _LEAST and (turn := pool.take(tried)):
+            tried.append(turn.lane)
+            last = not pool.has_room(tried)
+            result = await self._ask(pool, turn, message, deadline if last else deadline.share(_SHARE), fair)
+            if _answered(result):
+                break
         return result
 
+    async def _queue(
+        self, pool: Pool, message: Message, deadline: Deadline, fair: float, result: Failed
+    ) -> Result:
+        """Wait for a slot, and ask; where there is none in time, an earlier failure stays the result."""
+        if turn := await pool.wait(min(self._slot_wait, deadline.left())):
+            return await self._ask(pool, turn, message, deadline, fair)
+        name = pool.name
+        self._observe(Trouble("no slot", f"{name}: none was free within {self._slot_wait:g} s"))
+        return result if result.engine else Failed(Reason.ENGINE_BUSY, name)
 
-async def _ask(engine: Engine, message: Message, deadline: Deadline) -> Result:
-    seconds = deadline.left()
+    async def _ask(self, pool: Pool, turn: Turn, message: Message, deadline: Deadline, fair: float) -> Result:
+        lane, permit = turn
+        breaker = lane.gate.breaker
+        began, given = self._clock(), deadline.left()
+        result: Result | None = None
+        try:
+            result = await _answer(lane.engine, message, given)
+        finally:
+            now = self._clock()
+            change = None
+            if result is None or not _counts(result, given >= fair):
+                breaker.forget(permit)
+            else:
+                change = breaker.record(permit, _answered(result), now - began, now)
+            pool.give_back(turn)
+        self._tell(lane, result, now - began, change)
+        return result if isinstance(result, Failed) else replace(result, seconds=now - began)
+
+    def _tell(self, lane: Lane, result: Result, seconds: float, change: Change | None) -> None:
+        place = str(lane.position), str(lane.address)
+        reason = result.reason.value if isinstance(result, Failed) else "ok"
+        self._observe(Asked(lane.engine.name, *place, reason, seconds))
+        if isinstance(result, Failed) and not _answered(result):
+            self._observe(Trouble(f"scan failed: {reason}", f"{lane.engine}: {result.detail}"))
+        if change is None:
+            return
+        if change.state is State.OPEN:
+            self._observe(warning("breaker opened", engine=str(lane.engine), why=change.why))
+        else:
+            self._observe(notice("breaker closed", engine=str(lane.engine), after=round(change.seconds)))
+
+
+def build(milter: Milter, observe: Observer, former: Scanner | None = None) -> Scanner:
+    """The scanner of a configuration; raises SettingError.
+
+    Engines that were there before keep their breakers and what they have in hand.
+    """
+    known = {str(lane.engine): lane.gate for lane in former.lanes} if former else {}
+    scanner = Scanner((), observe, milter.slot_wait)
+    if former:
+        scanner.names = former.names
+    clients = [
+        engines.build(settings, f"milter.engine[{position}]", scanner.names)
+        for position, settings in enumerate(milter.engine, 1)
+    ]
+    # From here on nothing fails: what the former scanner shares is changed last.
+    scanner.pools = tuple(
+        Pool(
+            [
+                Lane(client, _gate(known.get(str(client)), milter, settings), place, number)
+                for number, client in enumerate(addresses, 1)
+            ]
+        )
+        for place, (settings, addresses) in enumerate(zip(milter.engine, clients, strict=True), 1)
+    )
+    return scanner
+
+
+def _gate(former: Gate | None, milter: Milter, engine: EngineSettings) -> Gate:
+    """The gate of an address: the one that it had, with the settings that hold now."""
+    rules = milter.breaker
+    slow_after = milter.deadline / 2 if rules.slow_after is None else rules.slow_after
+    settings = BreakerSettings(
+        rules.window, rules.min_calls, rules.failures, rules.slow, slow_after, rules.pause, rules.probes
+    )
+    gate = former or Gate(Breaker(settings, monotonic()), 0)
+    gate.breaker.settings = settings
+    gate.slots = engine.max_scans or SLOTS[engine.type]
+    return gate
+
+
+async def _answer(engine: Engine, message: Message, seconds: float) -> Result:
     try:
         async with asyncio.timeout(seconds):
             return await engine.scan(message)
@@ -55,3 +192,15 @@ async def _ask(engine: Engine, message: Message, deadline: Deadline) -> Result:
         return Failed(Reason.UNREACHABLE, engine.name, error.strerror or str(error))
     except Exception as error:  # noqa: BLE001 -- a fault in one engine's client is the next engine's turn
         return Failed(Reason.INTERNAL, engine.name, repr(error))
+
+
+def _counts(result: Result, fair: bool) -> bool:
+    """Whether a result says something about the engine."""
+    if not isinstance(result, Failed):
+        return True
+    return result.reason is not Reason.INTERNAL and (fair or result.reason is not Reason.DEADLINE)
+
+
+def _answered(result: Result) -> bool:
+    """Whether the engine did what it is there for; to pass over a message is its good right."""
+    return not isinstance(result, Failed) or result.reason is Reason.ENGINE_SKIPPED

@@ -2,9 +2,15 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from time import monotonic
 
+from mxweir.breaker import Breaker, Settings
+from mxweir.events import Observer
+from mxweir_milter.engines import Engine
 from mxweir_milter.facts import Client, Envelope
 from mxweir_milter.message import Message
+from mxweir_milter.pool import Gate, Lane, Pool
+from mxweir_milter.scanner import Scanner
 from mxweir_milter.verdict import Scored, scored
 
 CLIENT = Client("mail.sender.example", "203.0.113.9", "helo.sender.example", "mx.example.org")
@@ -42,3 +48,21 @@ class StubEngine:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+
+def pool(*engines: Engine, slots: int = 1000, position: int = 1) -> Pool:
+    """One engine with these as its addresses."""
+    now = monotonic()
+    return Pool(
+        [
+            Lane(engine, Gate(Breaker(Settings(), now), slots), position, number)
+            for number, engine in enumerate(engines, 1)
+        ]
+    )
+
+
+def scanner(*engines: Engine, observe: Observer = lambda _: None, slots: int = 1000) -> Scanner:
+    """A scanner with these engines, each at one address."""
+    return Scanner(
+        [pool(engine, slots=slots, position=position) for position, engine in enumerate(engines, 1)], observe
+    )

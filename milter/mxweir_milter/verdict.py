@@ -13,7 +13,7 @@ to an empty body, and `nan` would be below every threshold.
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -37,6 +37,9 @@ class Reason(StrEnum):
     UNREACHABLE = "engine unreachable"
     BROKE_OFF = "engine broke off"
     BAD_ANSWER = "bad answer"
+    BREAKER_OPEN = "breaker open"
+    ENGINE_BUSY = "engine busy"
+    ENGINE_SKIPPED = "skipped by engine"
     INTERNAL = "internal error"
     UNHEARD = "answer not heard"
 
@@ -47,7 +50,7 @@ class Reason(StrEnum):
         The same message would fail the same way at each retry, until its sender
         gets it back days later: deferring it is losing it.
         """
-        return self in (Reason.NO_ENGINE, Reason.TOO_LARGE, Reason.INTERNAL)
+        return self in (Reason.NO_ENGINE, Reason.TOO_LARGE, Reason.ENGINE_SKIPPED, Reason.INTERNAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +64,18 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """An engine's result; `threshold` is the engine's own. Made by `scored`, which checks it."""
+    """An engine's result; `threshold` is the engine's own. Made by `scored`, which checks it.
+
+    `action` is what Rspamd itself would do; SpamAssassin has no such word.
+    `seconds` is the time that the engine took.
+    """
 
     score: float
     threshold: float
     symbols: tuple[str, ...]
     engine: str
+    action: str = ""
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,7 @@ _MOST_SYMBOLS = 200
 _LARGEST_SCORE = 1e6
 
 
-def scored(score: float, threshold: float, symbols: Iterable[str], engine: str) -> Scored:
+def scored(score: float, threshold: float, symbols: Iterable[str], engine: str, action: str = "") -> Scored:
     """A checked result; ValueError where it cannot be relied on.
 
     Symbols that are no plain names are left out, and so are those after the
@@ -95,7 +104,7 @@ def scored(score: float, threshold: float, symbols: Iterable[str], engine: str) 
         if not math.isfinite(number) or abs(number) > _LARGEST_SCORE:
             raise ValueError(f"{number} is no usable score")
     plain = [symbol for symbol in symbols if _SYMBOL.fullmatch(symbol)]
-    return Scored(score, threshold, tuple(plain[:_MOST_SYMBOLS]), engine)
+    return Scored(score, threshold, tuple(plain[:_MOST_SYMBOLS]), engine, action)
 
 
 def judge(result: Result, thresholds: Thresholds) -> Outcome:

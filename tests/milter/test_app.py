@@ -173,11 +173,11 @@ def test_a_new_configuration_holds_for_the_next_message(tmp_path):
     assert (daemon._policy.thresholds.tag_at, daemon._policy.has_engine) == (5.0, False)
     daemon._reload()
     assert (daemon._policy.thresholds.tag_at, daemon._policy.has_engine) == (3.0, True)
-    assert len(daemon._loop.scanner._engines) == 1
+    assert len(daemon._loop.scanner.pools) == 1
     daemon._loop.stop()
 
 
-@pytest.mark.parametrize("place", ["load", "build_policy", "engines.build"])
+@pytest.mark.parametrize("place", ["load", "build_policy", "scanner.build"])
 def test_whatever_fails_at_a_reload_the_former_configuration_stays_in_force(
     tmp_path, monkeypatch, capfd, place
 ):

@@ -7,7 +7,7 @@ from mxweir.deadline import Deadline
 from mxweir.testing import Recorder
 from mxweir_milter.scanloop import ScanLoop
 from mxweir_milter.scanner import Scanner
-from mxweir_milter.testing import StubEngine, message, score
+from mxweir_milter.testing import StubEngine, message, scanner, score
 from mxweir_milter.verdict import Failed, Reason
 
 SLACK = 2.0
@@ -20,7 +20,7 @@ def serving():
     loops = []
 
     def serve(engine):
-        loop = ScanLoop(Scanner([engine], Recorder()))
+        loop = ScanLoop(scanner(engine))
         loop.start()
         loops.append(loop)
         return loop
@@ -117,7 +117,7 @@ def test_stopping_cancels_what_is_under_way(serving):
 
 def test_a_new_scanner_is_used_from_the_next_message_on(serving):
     loop = serving(StubEngine(score(3.0)))
-    loop.scanner = Scanner([StubEngine(score(4.0))], Recorder())
+    loop.scanner = scanner(StubEngine(score(4.0)))
     assert loop.scan(message(), Deadline.after(5)) == score(4.0)
 
 

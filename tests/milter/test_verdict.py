@@ -63,5 +63,6 @@ def test_mail_that_no_retry_can_get_scanned_passes_whatever_the_policy():
     assert {reason for reason in Reason if reason.passes} == {
         Reason.NO_ENGINE,
         Reason.TOO_LARGE,
+        Reason.ENGINE_SKIPPED,
         Reason.INTERNAL,
     }

@@ -44,7 +44,7 @@ def started(directory: Path) -> tuple[Config, str]:
 def test_a_first_run_makes_a_configuration_without_mistakes_on_the_documented_ports(tmp_path: Path) -> None:
     config, told = started(tmp_path / "new")
     assert config.policyd.listen == (ADDRESSES.policy,)
-    assert [str(SPAMD)] == [str(engine.address) for engine in config.milter.engine]
+    assert [str(SPAMD)] == [str(engine.address[0]) for engine in config.milter.engine]
     for port in range(10040, 10045):
         assert f"127.0.0.1:{port}" in told
     assert config.domains.file.read_text().splitlines()[1] == "example.org"

@@ -10,6 +10,7 @@ from mxweir.config.load import DEFAULT_PATH, load, loads
 from mxweir.config.schema import ConfigError, Problem
 from mxweir.config.sections import (
     AccessEntry,
+    Breaker,
     Config,
     Domains,
     Engine,
@@ -23,6 +24,7 @@ from mxweir.config.sections import (
 __all__ = [
     "DEFAULT_PATH",
     "AccessEntry",
+    "Breaker",
     "Config",
     "ConfigError",
     "Domains",

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from mxweir.address import registrable_domain
+from mxweir.config import scanners
 from mxweir.config.readers import network
 from mxweir.config.schema import Place, Problem
 from mxweir.config.sections import AccessEntry, Config, LimitRule
@@ -48,6 +49,7 @@ def warnings(config: Config) -> Iterator[str]:
     """Sentences about what works but surprises."""
     if not config.milter.engine:
         yield "milter.engine: no scanner is configured; the milter marks all mail unscanned"
+    yield from scanners.warnings(config.milter)
     for index, limit in enumerate(config.limit):
         if limit.unit != "recipient" and any(key in limit.key for key in _MESSAGE_KEYS):
             yield (
@@ -81,11 +83,7 @@ def _listeners(config: Config) -> Iterator[Problem]:
 
 def _milter(config: Config) -> Iterator[Problem]:
     milter = config.milter
-    for index, engine in _readable(milter.engine):
-        if engine.type != "spamd":
-            yield Problem(
-                ("milter", "engine", index, "type"), f'this version speaks to "spamd" only, not {engine.type}'
-            )
+    yield from scanners.problems(milter, _readable(milter.engine))
     thresholds = [
         (name, value)
         for name in ("tag_at", "quarantine_at", "reject_at")

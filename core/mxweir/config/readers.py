@@ -160,7 +160,7 @@ def loopback(value: object) -> endpoint.Endpoint | None:
     if value == "":
         return None
     found = address(value)
-    if isinstance(found, endpoint.Unix) or not _is_loopback(found.host):
+    if isinstance(found, endpoint.Unix) or not is_loopback(found.host):
         raise ValueError(
             f"{value!r} is not on the loopback; the page has no password: use inet:127.0.0.1:PORT"
         )
@@ -222,7 +222,8 @@ def _string(value: object, wanted: str) -> str:
     return value
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this host itself."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

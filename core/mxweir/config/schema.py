@@ -72,12 +72,13 @@ class ConfigError(Exception):
 def setting(read: Reader[T], default: object, *, secret: bool = False) -> T:
     """Declare one key: how it is read, and its default as an operator would write it (None: absent)."""
     metadata = {"read": read, "written": default, "secret": secret}
+    # A secret does not get into a log by way of the repr of the table that it stands in.
     if default is REQUIRED:
-        return cast(T, dataclasses.field(metadata=metadata))
+        return cast(T, dataclasses.field(metadata=metadata, repr=not secret))
     if isinstance(default, dict):
         return cast(T, dataclasses.field(default_factory=dict, metadata=metadata))
     value = None if default is None else read(default)
-    return cast(T, dataclasses.field(default=value, metadata=metadata))
+    return cast(T, dataclasses.field(default=value, metadata=metadata, repr=not secret))
 
 
 def section(kind: type[S]) -> S:

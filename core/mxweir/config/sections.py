@@ -44,10 +44,30 @@ class Policyd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """One spam scanner."""
+    """One spam scanner, at one address or several; `max_scans` for each of them, None: by the type."""
 
     type: str = setting(read.one_of("spamd", "rspamd"), REQUIRED)
-    address: Endpoint = setting(read.address, REQUIRED)
+    address: tuple[Endpoint, ...] = setting(read.one_or_more(read.address), REQUIRED)
+    max_scans: int | None = setting(read.integer(1, 1000), None)
+    tls: bool = setting(read.boolean, False)
+    ca: Path | None = setting(read.path, None)
+    password: str | None = setting(read.text, None, secret=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """When an address of an engine is left alone; durations in seconds, shares from 0 to 1.
+
+    `slow_after` None: half of the milter's deadline.
+    """
+
+    window: float = setting(read.duration("1s", "1h"), "30s")
+    min_calls: int = setting(read.integer(1, 10_000), 5)
+    failures: float = setting(read.share, "50%")
+    slow: float = setting(read.share, "80%")
+    slow_after: float | None = setting(read.duration("10ms", "4m"), None)
+    pause: float = setting(read.duration("100ms", "1h"), "10s")
+    probes: int = setting(read.integer(1, 100), 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +88,9 @@ class Milter:
     skip: tuple[str, ...] = setting(
         read.several_of("authenticated", "mynetworks"), ["authenticated", "mynetworks"]
     )
+    slot_wait: float = setting(read.duration("0s", "1m"), "500ms")
     engine: tuple[Engine, ...] = sections(Engine)
+    breaker: Breaker = section(Breaker)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

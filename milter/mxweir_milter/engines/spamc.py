@@ -30,9 +30,10 @@ _SPAM = re.compile(rb" *(?:True|False|Yes|No) *;" + _NUMBER + rb"/" + _NUMBER, r
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
 
-def symbols_request(message: bytes) -> bytes:
-    """Ask for score and symbols of a message, which must end in a line end already."""
-    return b"SYMBOLS SPAMC/1.5\r\nContent-length: %d\r\n\r\n%b" % (len(message), message)
+def symbols_request(prologue: bytes, content: bytes) -> tuple[bytes, bytes]:
+    """Ask for score and symbols of a message, which must end in a line end already; in pieces to send."""
+    length = len(prologue) + len(content)
+    return b"SYMBOLS SPAMC/1.5\r\nContent-length: %d\r\n\r\n%b" % (length, prologue), content
 
 
 class _Head(NamedTuple):

@@ -148,6 +148,8 @@ class HostileEngine(Server):
             task = self._loop.create_task(self._serve(peer, self._manner))
             self._open.add(task)
             task.add_done_callback(self._open.discard)
+            # One that is cancelled before it begins has not come to closing it.
+            task.add_done_callback(lambda _: peer.close())
             self.most_open = max(self.most_open, len(self._open))
 
     async def _serve(self, peer: socket.socket, manner: Manner) -> None:

@@ -96,7 +96,7 @@ def test_every_value_is_read_in_its_own_unit():
     assert config.milter.max_scan_size == 1_572_864
     assert (config.milter.tag_at, config.milter.quarantine_at) == (4.0, 8.5)
     assert config.milter.skip == ()
-    assert [engine.address for engine in config.milter.engine] == [Unix("/run/spamd.sock")]
+    assert [engine.address for engine in config.milter.engine] == [(Unix("/run/spamd.sock"),)]
     assert config.domains.max_shrink == 0.125
     assert config.keys.mynetworks == (
         ipaddress.ip_network("192.0.2.0/24"),

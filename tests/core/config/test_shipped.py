@@ -143,7 +143,8 @@ def test_the_range_of_a_value_is_told_where_it_is_explained(place):
     told = re.search(r"\S+ to \S+$", next(problems))
     assert told is not None
     number = lines_of(place)[0]
-    text = (prose_above(number) or prose_above(number - 1)).replace("\n# ", " ")
+    text = prose_above(number) or prose_above(number - 1) or prose_above(head_of(place))
+    text = text.replace("\n# ", " ")
     assert told[0] in text or told[0].replace("0s to", "up to") in text
 
 

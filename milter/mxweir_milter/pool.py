@@ -1,0 +1,147 @@
+"""The addresses of one engine: which of them is asked next, and how many messages each has in hand.
+
+A scanner that is given more than it can do does not get faster, only later: it
+lets them wait where nobody sees them. So each address has a number of slots, and
+a message that finds none waits here, in turn and for a short time. Each address
+also has a breaker (`mxweir.breaker`). Both together are its gate, which outlives
+a reload of the configuration.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import NamedTuple
+
+from mxweir.breaker import Breaker, Permit
+from mxweir_milter.engines import Engine
+
+
+class Gate:
+    """What is known of one address: its breaker, and the scans it has in hand."""
+
+    def __init__(self, breaker: Breaker, slots: int) -> None:
+        self.breaker = breaker
+        self.slots = slots
+        """Scans that it may have in hand; may be changed at any time."""
+        self.in_hand = 0
+
+    def has_room(self, now: float) -> bool:
+        """Whether a message may be sent there now."""
+        return self.in_hand < self.slots and self.breaker.would_allow(now)
+
+    def enter(self, now: float) -> Permit | None:
+        """Take a slot, if there is one."""
+        permit = self.breaker.allow(now) if self.in_hand < self.slots else None
+        self.in_hand += permit is not None
+        return permit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lane:
+    """One address; `position` is its engine's in the configuration, `address` its own among that one's."""
+
+    engine: Engine
+    gate: Gate
+    position: int = 1
+    address: int = 1
+
+
+class Turn(NamedTuple):
+    """Leave to have one message scanned at one address; to be given back."""
+
+    lane: Lane
+    permit: Permit
+
+
+class Pool:
+    """The addresses of one engine; lives on the loop that scans."""
+
+    def __init__(self, lanes: Sequence[Lane], clock: Callable[[], float] = monotonic) -> None:
+        self.lanes = tuple(lanes)
+        self._clock = clock
+        self._waiting = deque[asyncio.Future[Turn | None]]()
+        self._next = 0
+
+    @property
+    def name(self) -> str:
+        """The engine's."""
+        return self.lanes[0].engine.name
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for a slot."""
+        return len(self._waiting)
+
+    def is_open(self) -> bool:
+        """Whether the breaker of any address lets a message through."""
+        now = self._clock()
+        return any(lane.gate.breaker.would_allow(now) for lane in self.lanes)
+
+    def has_room(self, but: Collection[Lane] = ()) -> bool:
+        """Whether there is a slot at an address other than these."""
+        now = self._clock()
+        return any(lane.gate.has_room(now) for lane in self.lanes if lane not in but)
+
+    def take(self, but: Collection[Lane] = ()) -> Turn | None:
+        """A slot at the address with the least in hand, those named left out; None if there is none.
+
+        Nor is there one while others wait, who came first.
+        """
+        return None if self._waiting else self._take(but)
+
+    async def wait(self, seconds: float) -> Turn | None:
+        """A slot as soon as there is one; None when it is not there in time."""
+        if turn := self.take():
+            return turn
+        place: asyncio.Future[Turn | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            async with asyncio.timeout(seconds):
+                return await place
+        except TimeoutError:
+            self._leave(place)
+            return None
+        except asyncio.CancelledError:
+            self._leave(place)
+            raise
+
+    def give_back(self, turn: Turn) -> None:
+        """A scan has ended, and its breaker has been told: its slot goes to whoever waits first."""
+        turn.lane.gate.in_hand -= 1
+        while self._waiting:
+            if self._waiting[0].done():
+                # Cancelled in this very turn of the loop: its waiter has not run yet to take it away.
+                self._waiting.popleft()
+            elif free := self._take():
+                self._waiting.popleft().set_result(free)
+            else:
+                break
+        if self._waiting and not self.is_open():
+            self._send_away()
+
+    def _take(self, but: Collection[Lane] = ()) -> Turn | None:
+        now = self._clock()
+        # Beginning with another one each time, so that equals share the work.
+        self._next = (self._next + 1) % len(self.lanes)
+        lanes = self.lanes[self._next :] + self.lanes[: self._next]
+        for lane in sorted(lanes, key=lambda lane: lane.gate.in_hand):
+            if lane not in but and (permit := lane.gate.enter(now)):
+                return Turn(lane, permit)
+        return None
+
+    def _leave(self, place: "asyncio.Future[Turn | None]") -> None:
+        """Wait no longer. A slot that was given in this very moment goes on to the next one."""
+        if place in self._waiting:
+            self._waiting.remove(place)
+        elif not place.cancelled() and (turn := place.result()):
+            turn.lane.gate.breaker.forget(turn.permit)
+            self.give_back(turn)
+
+    def _send_away(self) -> None:
+        """The breakers have opened: nobody shall wait for them."""
+        for place in self._waiting:
+            if not place.done():
+                place.set_result(None)
+        self._waiting.clear()
