@@ -17,11 +17,17 @@ from mxweir.address import text_of
 from mxweir.clock import Clock
 from mxweir.config import Log
 from mxweir.events import Decided, Handlers, Notice, Observed, Scanned, Trouble
-from mxweir.logline import jsonline, logfmt
+from mxweir.logline import jsonline, logfmt, row
 from mxweir.outlet import Later, Outlet
 
 _SUM_UP_AFTER = 60.0
 """Seconds during which the same trouble is counted instead of written."""
+
+_DECISION = (
+    *("time", "level", "daemon", "event", "verdict", "queue_id", "instance", "state", "context"),
+    *("client", "sender", "recipient", "check", "rule", "key", "action", "ms"),
+)
+"""The fields of every decision's line, in order."""
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -53,6 +59,7 @@ class LogObserver:
         self._daemon = daemon
         self._now = _Now()
         self._render = jsonline if settings.format == "json" else logfmt
+        self._decision = row(_DECISION, self._render)
         self._logger = _logger(settings, self._stamp, self._render, self._lines)
 
     def handlers(self) -> Handlers:
@@ -119,33 +126,38 @@ class LogObserver:
         if not self._may_write():
             return
         facts, decision, seconds = event
+        verdict, reply, check, rule, key, figure, observed = decision
         # The same line that the logger would make, without its general way: there is one for every question.
-        fields: dict[str, object] = {
-            "time": self._now.text(),
-            "level": "info",
-            "daemon": self._daemon,
-            "event": "decision",
-            "verdict": decision.verdict,
-            "queue_id": text_of(facts.queue_id),
-            "instance": text_of(facts.instance),
-            "state": text_of(facts.state),
-            "context": text_of(facts.context),
-            "client": facts.client.address,
-            "sender": facts.sender.given,
-            "recipient": facts.recipient.given,
-            "check": decision.check,
-            "rule": decision.rule,
-            "key": decision.key,
-            "action": decision.reply,
-            "ms": f"{seconds * 1000:.3f}",
-        }
-        if facts.sasl_username:
-            fields["sasl_username"] = text_of(facts.sasl_username)
-        if decision.figure:
-            fields["used"] = decision.figure
-        if decision.observed:
-            fields["observed"] = _observed(decision.observed)
-        self._lines.write(f"{self._render(fields)}\n")
+        values = (
+            self._now.text(),
+            "info",
+            self._daemon,
+            "decision",
+            verdict,
+            text_of(facts.queue_id),
+            text_of(facts.instance),
+            text_of(facts.state),
+            text_of(facts.context),
+            facts.client.address,
+            facts.sender.given,
+            facts.recipient.given,
+            check,
+            rule,
+            key,
+            reply,
+            f"{seconds * 1000:.3f}",
+        )
+        if facts.sasl_username or figure or observed:
+            more = {
+                "sasl_username": text_of(facts.sasl_username),
+                "used": figure,
+                "observed": _observed(observed),
+            }
+            fields = dict(zip(_DECISION, values, strict=True))
+            line = self._render(fields | {name: value for name, value in more.items() if value})
+        else:
+            line = self._decision(values)
+        self._lines.write(f"{line}\n")
         self._lines.flush()
 
     def _scanned(self, event: Scanned) -> None:
@@ -179,19 +191,23 @@ def _observed(observed: tuple[Observed, ...]) -> str:
 
 
 class _Now:
-    """The time as a text; what is the same for a second is made once a second."""
+    """The time as a text; what is the same for a second, or for a millisecond, is made once."""
 
     def __init__(self) -> None:
-        self._second = -1
-        self._text = ""
+        self._millisecond = self._second = -1
+        self._upto = self._text = ""
 
     def text(self) -> str:
         """UTC, to the millisecond (RFC 3339)."""
-        second, part = divmod(int(time.time() * 1000), 1000)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{part:03d}Z"
+        millisecond = int(time.time() * 1000)
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            second, part = divmod(millisecond, 1000)
+            if second != self._second:
+                self._second = second
+                self._upto = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._text = f"{self._upto}.{part:03d}Z"
+        return self._text
 
 
 def _logger(settings: Log, stamp: Any, render: Callable[[Mapping[str, object]], str], lines: Outlet) -> Any:

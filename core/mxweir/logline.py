@@ -7,28 +7,48 @@ sign is quoted.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+Render = Callable[[Mapping[str, object]], str]
 
 _LONGEST = 1000
 _PLAIN = re.compile(r"[A-Za-z0-9_@.:/<>\[\](),;+*#%&!?~^-]*")
 
 
+def row(names: Sequence[str], render: Render) -> Callable[[tuple[object, ...]], str]:
+    """For lines that are written often: a renderer of the values of fields that are known beforehand."""
+    pattern = " ".join(f"{name}=%s" for name in names)
+    plain = render is logfmt
+
+    def line(values: tuple[object, ...]) -> str:
+        if plain and _is_plain(text := pattern % values, len(values)):
+            return text
+        return render(dict(zip(names, values, strict=True)))
+
+    return line
+
+
 def logfmt(fields: Mapping[str, object]) -> str:
     """`name=value` with quotes where a value needs them."""
     line = " ".join([f"{name}={value}" for name, value in fields.items()])
-    # Nearly every line is plain, and then a few counts over the whole of it say so: no value brought a space,
-    # an equals sign, a quote or anything unprintable.
-    fields_in_it = len(fields)
-    if (
-        line.count("=") == fields_in_it
-        and line.count(" ") == fields_in_it - 1
+    if _is_plain(line, len(fields)):
+        return line
+    return " ".join([f"{name}={_quoted(value)}" for name, value in fields.items()])
+
+
+def _is_plain(line: str, fields: int) -> bool:
+    """Nearly every line is: no value brought a space, an equals sign, a quote or anything unprintable.
+
+    A few counts over the whole of it say so.
+    """
+    return (
+        line.count("=") == fields
+        and line.count(" ") == fields - 1
         and line.isprintable()
         and '"' not in line
         and "\\" not in line
         and len(line) <= _LONGEST
-    ):
-        return line
-    return " ".join([f"{name}={_quoted(value)}" for name, value in fields.items()])
+    )
 
 
 def jsonline(fields: Mapping[str, object]) -> str:

@@ -60,6 +60,10 @@ class Outlet:
                 del self._rest[: os.write(self._stream.fileno(), self._rest[:end])]
 
     def _keep(self, lines: list[str]) -> None:
+        text = "".join(lines)
+        if len(self._rest) + len(text) < _KEPT:
+            self._rest += text.encode("utf-8", "backslashreplace")
+            return
         for line in lines:
             if len(self._rest) < _KEPT:
                 self._rest += line.encode("utf-8", "backslashreplace")
