@@ -24,9 +24,8 @@ from mxweir.ratelimit import snapshot
 from mxweir.ratelimit.limits import Limits
 from mxweir.threads import in_thread
 from mxweir_policyd.control import ControlServer, control_endpoint
-from mxweir_policyd.pipeline import Pipeline
-from mxweir_policyd.refresh import DomainsFile
-from mxweir_policyd.relaydomains.replica import Replica
+from mxweir_policyd.domains import RelayDomains
+from mxweir_policyd.pipeline import Domains, Pipeline
 from mxweir_policyd.session import Answerer, MapSession, PolicySession, Session, Sessions
 
 # Since Python 3.13 a closed server removes the socket file, and thereby one that is the service manager's
@@ -40,9 +39,6 @@ except ImportError:
 
 _STALLED = 10.0
 """Seconds without a turn of the loop before /livez fails."""
-
-_FIRST_LOAD = 60.0
-"""Seconds to wait for the first domains before answering without."""
 
 _OTHER_FILES = 64
 """File descriptors beside those of connections."""
@@ -62,12 +58,12 @@ def snapshot_path(state_dir: Path) -> Path:
     return state_dir / "limits.state"
 
 
-def build_pipeline(config: Config, replica: Replica) -> Pipeline:
+def build_pipeline(config: Config, domains: Domains) -> Pipeline:
     """The checks of a configuration, with empty counters."""
     keys = config.keys
     folder = Folder(keys.ipv4_prefix, keys.ipv6_prefix, keys.recipient_delimiter)
     limits = Limits(config.limit, folder, config.policyd.max_keys)
-    return Pipeline(folder, AccessList(config.access, folder), replica, limits)
+    return Pipeline(folder, AccessList(config.access, folder), domains, limits)
 
 
 class PolicyDaemon:
@@ -88,15 +84,14 @@ class PolicyDaemon:
         self._observe: Callable[[Event], None] = tell_all(
             PolicyMetrics(self._metrics).handlers(), self._log.handlers()
         )
-        self._replica = Replica(config.state_dir, mend=True)
-        self._file = DomainsFile(config.domains.file, config.domains.max_shrink)
-        self._answerer = Answerer(build_pipeline(config, self._replica), self._clock, self._observe)
+        self._domains = RelayDomains(config, self._observe, self._metrics)
+        pipeline = build_pipeline(config, self._domains.table)
+        self._answerer = Answerer(pipeline, self._clock, self._observe, self._domains.confirm)
         self._sessions = Sessions(config.policyd.max_connections, self._answerer)
         self._listeners: list[service.Listener] = []
         self._servers: list[asyncio.AbstractServer] = []
         self._stopping = asyncio.Event()
         self._reload_wanted = asyncio.Event()
-        self._loading = asyncio.Lock()
         self._not_ready = "starting"
         self._turned = monotonic()
 
@@ -107,10 +102,8 @@ class PolicyDaemon:
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
         background: list[asyncio.Task[None]] = []
-        self._load_state()
-        if self._replica.count() == 0:
-            # Without any domain the relay check would be off; with those of last time, answering comes first.
-            await asyncio.wait([asyncio.ensure_future(self._load_domains())], timeout=_FIRST_LOAD)
+        self._load_counters()
+        await self._domains.first_load()
         self._gauges()
         pages = self._config.policyd.http
         stop_http = http.serve("policyd.http", pages, self._metrics, self._live, lambda: self._not_ready)
@@ -120,7 +113,7 @@ class PolicyDaemon:
                 loop.create_task(self._go_on(work))
                 for work in (
                     self._tick,
-                    self._watch_domains,
+                    *self._domains.works(),
                     self._reload_when_wanted,
                     self._save_often,
                     self._feed_watchdog,
@@ -135,16 +128,13 @@ class PolicyDaemon:
             stop_http()
             self._close_listeners()
             self._save()
-            if not self._loading.locked():
-                self._replica.close()
+            self._domains.close()
             self._observe(notice("stopped"))
             self._log.close()
 
     # Starting
 
-    def _load_state(self) -> None:
-        if aside := self._replica.put_aside:
-            self._observe(Trouble("domain table damaged", f"kept as {aside}; a new one was begun", "error"))
+    def _load_counters(self) -> None:
         path = snapshot_path(self._config.state_dir)
         try:
             count = snapshot.read(path, self._answerer.pipeline.limits, self._clock())
@@ -180,7 +170,8 @@ class PolicyDaemon:
                 await self._serve(listener, factory)
         control = service.bind(control_endpoint(self._config.state_dir), 0o600)
         self._listeners.append(control)
-        self._servers.append(await ControlServer(self._answerer, self._observe).serve(control.socket))
+        server = ControlServer(self._answerer, self._domains.describe, self._observe)
+        self._servers.append(await server.serve(control.socket))
 
     def _bind(self, endpoint: Endpoint) -> socket.socket:
         policyd = self._config.policyd
@@ -201,7 +192,6 @@ class PolicyDaemon:
     def _gauges(self) -> None:
         gauge, sessions = self._metrics.gauge, self._sessions.open
         gauge("mxweir_policy_connections", "Open connections.", [], lambda: [((), len(sessions))])
-        gauge("mxweir_relay_domains", "Domains in the replica.", [], lambda: [((), self._replica.count())])
         gauge(
             "mxweir_limit_keys",
             "Keys that a limit remembers.",
@@ -216,14 +206,7 @@ class PolicyDaemon:
         for text in self._config.warnings:
             if not text.startswith("milter."):
                 self._observe(warning("configuration warning", why=text))
-        if self._replica.count() == 0:
-            hint = f"write all into {self._config.domains.file}, or run: mxweir domains import FILE"
-            self._observe(Trouble("relay check is off", f"no relay domains are known; {hint}"))
-        if self._replica.unsure:
-            hint = "import again what was given by command, or say: mxweir domains verify --accept"
-            self._observe(
-                Trouble("domain table in doubt", f"it was damaged; what it lacks gets 450 until you {hint}")
-            )
+        self._domains.say_started()
         self._observe(
             notice(
                 "started", listen=" ".join(map(str, policyd.listen)), maps=" ".join(map(str, policyd.maps))
@@ -252,26 +235,9 @@ class PolicyDaemon:
         while True:
             self._turned = monotonic()
             self._answerer.pipeline.limits.tick(self._clock())
-            self._replica.tick()
+            self._domains.tick()
             self._log.tick()
             await asyncio.sleep(1.0)
-
-    async def _watch_domains(self) -> None:
-        while True:
-            if self._file.changed():
-                await self._load_domains()
-            await asyncio.sleep(1.0)
-
-    async def _load_domains(self) -> None:
-        """In a thread: a large file takes seconds, and questions are answered meanwhile.
-
-        One at a time, or a slow load of a former file could come out on top of a newer one.
-        """
-        events: list[Event] = []
-        async with self._loading:
-            await in_thread(partial(self._file.load, self._replica, events.append))
-        for event in events:
-            self._observe(event)
 
     async def _feed_watchdog(self) -> None:
         """Says that the loop turns, and nothing about any backend: slow is not dead."""
@@ -316,14 +282,15 @@ class PolicyDaemon:
             if getattr(config.policyd, key) != getattr(self._config.policyd, key)
         ]
         fixed += [key for key in ("state_dir", "log") if getattr(config, key) != getattr(self._config, key)]
+        if (config.postgres is None) != (self._config.postgres is None):
+            fixed.append("postgres")
         if fixed:
             self._observe(warning("needs a restart to take effect", keys=" ".join(fixed)))
         self._drain_time = config.policyd.drain
-        pipeline = await in_thread(partial(build_pipeline, config, self._replica))
+        pipeline = await in_thread(partial(build_pipeline, config, self._domains.table))
         pipeline.limits.adopt(self._answerer.pipeline.limits, self._clock())
         self._answerer.pipeline = pipeline
-        self._file = DomainsFile(config.domains.file, config.domains.max_shrink)
-        await self._load_domains()
+        await self._domains.take(config)
         self._observe(notice("configuration reloaded", limits=len(config.limit), access=len(config.access)))
 
     # Stopping

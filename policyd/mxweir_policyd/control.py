@@ -7,13 +7,15 @@ line in, one a line out: `{"explain": {attribute: value, …}}`.
 import asyncio
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mxweir.clock import Clock
+from mxweir.domains.match import Match
 from mxweir.endpoint import Unix
 from mxweir.events import Observer, Trouble
+from mxweir.facts import Facts
 from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.protocol import ProtocolError, format_request, parse_request
 from mxweir_policyd.session import Answerer
@@ -27,13 +29,20 @@ def control_endpoint(state_dir: Path) -> Unix:
     return Unix(str(state_dir / "policyd.control"))
 
 
-def explain(pipeline: Pipeline, attributes: Mapping[str, str], clock: Clock) -> dict[str, Any]:
+def facts_of(pipeline: Pipeline, attributes: Mapping[str, str]) -> Facts:
+    """The facts of a request given as attributes; raises ProtocolError when they make none."""
+    return pipeline.facts(parse_request(format_request(dict(attributes))[:-1]))
+
+
+def explain(
+    pipeline: Pipeline, attributes: Mapping[str, str], clock: Clock, confirmed: Match | None = None
+) -> dict[str, Any]:
     """The answer to a request given as attributes, with its trail, in JSON's types; charges nothing.
 
-    Raises ProtocolError when the attributes make no request.
+    `confirmed` is what PostgreSQL says of its domain. Raises ProtocolError when
+    the attributes make no request.
     """
-    request = parse_request(format_request(dict(attributes))[:-1])
-    decision, trail = pipeline.explain(pipeline.facts(request), clock())
+    decision, trail = pipeline.explain(facts_of(pipeline, attributes), clock(), confirmed)
     return {
         "action": decision.reply,
         "verdict": decision.verdict,
@@ -44,10 +53,11 @@ def explain(pipeline: Pipeline, attributes: Mapping[str, str], clock: Clock) -> 
 
 
 class ControlServer:
-    """Answers on the control socket."""
+    """Answers on the control socket; `describe` says in which state the relay domains are."""
 
-    def __init__(self, answerer: Answerer, observe: Observer) -> None:
+    def __init__(self, answerer: Answerer, describe: Callable[[], str], observe: Observer) -> None:
         self._answerer = answerer
+        self._describe = describe
         self._observe = observe
 
     async def serve(self, listener: socket.socket) -> asyncio.Server:
@@ -57,21 +67,24 @@ class ControlServer:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line = await asyncio.wait_for(reader.readline(), 10)
-            writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+            answer = await self._answer(line)
+            writer.write(json.dumps(answer).encode() + b"\n")
             await asyncio.wait_for(writer.drain(), 10)
         except (OSError, ValueError, TimeoutError) as error:
             self._observe(Trouble("control connection failed", str(error)))
         finally:
             writer.close()
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             question = json.loads(line)["explain"]
             attributes = {str(name): str(value) for name, value in question.items()}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return {"error": f"not a question: {type(error).__name__}"}
         try:
-            return explain(self._answerer.pipeline, attributes, self._answerer.clock)
+            confirmed = await self._confirmed(attributes)
+            answer = explain(self._answerer.pipeline, attributes, self._answerer.clock, confirmed)
+            return answer | {"domains": self._describe()}
         except ProtocolError as error:
             return {"error": str(error)}
         except UnicodeEncodeError:
@@ -80,6 +93,14 @@ class ControlServer:
             why = f"{type(error).__name__}: {error}"
             self._observe(Trouble("internal error in explaining", why, "error"))
             return {"error": f"internal error: {why}"}
+
+    async def _confirmed(self, attributes: Mapping[str, str]) -> Match | None:
+        pipeline = self._answerer.pipeline
+        if not (domain := pipeline.unconfirmed(facts_of(pipeline, attributes))):
+            return None
+        said: asyncio.Future[Match] = asyncio.get_running_loop().create_future()
+        self._answerer.confirm(domain, said.set_result)
+        return await said
 
 
 def ask(state_dir: Path, question: Mapping[str, Any], timeout: float = 5.0) -> dict[str, Any] | None:

@@ -17,6 +17,9 @@ _SAFE_DOMAIN = re.compile(r"[a-z0-9_.-]{1,253}")
 
 PASS = Decision("pass", "DUNNO")
 
+UNCONFIRMED = "unconfirmed"
+"""The verdict of a decision that is none yet; nobody but the session sees it."""
+
 
 def blocked(entry: Entry) -> Decision:
     """The access list has an entry against it."""
@@ -34,6 +37,11 @@ def relay_unknown(domain: str) -> Decision:
     """Whether the recipient's domain is ours cannot be told now: the sender shall try again."""
     reply = "450 4.3.0 Relay domains cannot be looked up now; please try again"
     return Decision("defer", reply, "relay", "no answer", domain)
+
+
+def unconfirmed(domain: str) -> Decision:
+    """There is no decision yet: PostgreSQL has to be asked about this domain."""
+    return Decision(UNCONFIRMED, "", "relay", "unconfirmed", domain)
 
 
 def limited(refusal: Refusal, observed: tuple[Observed, ...]) -> Decision:

@@ -15,6 +15,7 @@ Pure: the time and the domain table are handed in, so `mxweir explain` runs this
 very code.
 """
 
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from mxweir.access import AccessList
@@ -23,13 +24,18 @@ from mxweir.events import Decision
 from mxweir.facts import Facts, Folder
 from mxweir.ratelimit.limits import Limits
 from mxweir.trail import Step
-from mxweir_policyd.decision import PASS, blocked, limited, relay_denied, relay_unknown
+from mxweir_policyd.decision import PASS, blocked, limited, relay_denied, relay_unknown, unconfirmed
 from mxweir_policyd.protocol import Request
 
 CONTEXTS = (b"", b"relay", b"limits", b"message")
 
 _OURS = State.OURS
-_REFUSALS = {State.NOT_OURS: relay_denied, State.FAILED: relay_unknown}
+_REFUSALS = {
+    State.NOT_OURS: relay_denied,
+    State.FAILED: relay_unknown,
+    # Only in an explanation: whoever decides has asked.
+    State.UNCONFIRMED: relay_unknown,
+}
 
 
 class Domains(Protocol):
@@ -66,8 +72,12 @@ class Pipeline:
         parts = folder.client[client], folder.sender[sender], folder.recipient[recipient], helo, user
         return tuple.__new__(Facts, (*parts, state, context, instance, queue_id, size))
 
-    def decide(self, facts: Facts, now: float) -> Decision:
-        """Answer a question, and charge the limits if it passes; `now` in seconds."""
+    def decide(self, facts: Facts, now: float, confirmed: Match | None = None) -> Decision:
+        """Answer a question, and charge the limits if it passes; `now` in seconds.
+
+        The decision may be that PostgreSQL has to be asked first (`decision.unconfirmed`): then nothing was
+        charged, and the question is to be decided again with what that says of the domain.
+        """
         context = facts.context
         entry = self._access.find(facts, now) if context in (b"", b"limits") else None
         if entry is not None and not entry.allow:
@@ -75,8 +85,13 @@ class Pipeline:
         domain = facts.recipient.domain
         if domain and context in (b"", b"relay"):
             state = self.domains.state(domain)
-            if state is not _OURS and state in _REFUSALS and not _is_literal(domain):
-                return _REFUSALS[state](domain)
+            if state is not _OURS and not _is_literal(domain):
+                if state is State.UNCONFIRMED:
+                    if confirmed is None:
+                        return unconfirmed(domain)
+                    state = confirmed.state
+                if state in _REFUSALS:
+                    return _REFUSALS[state](domain)
         if entry is not None:
             return PASS
         outcome = self.limits.decide(facts, now)
@@ -84,11 +99,19 @@ class Pipeline:
             return limited(outcome.refusal, outcome.observed)
         return PASS._replace(observed=outcome.observed) if outcome.observed else PASS
 
-    def explain(self, facts: Facts, now: float) -> Explanation:
+    def unconfirmed(self, facts: Facts) -> str:
+        """The folded domain that PostgreSQL has to be asked about before this can be decided, or ""."""
+        domain = facts.recipient.domain
+        if facts.context not in (b"", b"relay") or not domain or _is_literal(domain):
+            return ""
+        return domain if self.domains.find(domain).state is State.UNCONFIRMED else ""
+
+    def explain(self, facts: Facts, now: float, confirmed: Match | None = None) -> Explanation:
         """What `decide` would answer, with the trail; charges nothing."""
         decision = PASS
         trail: list[Step] = []
-        for preview in (self._preview_access, self._preview_relay, self._preview_limits):
+        relay = partial(self._preview_relay, confirmed)
+        for preview in (self._preview_access, relay, self._preview_limits):
             found, steps = preview(facts, now)
             if decision is not PASS or (
                 trail and trail[0].outcome == "allow" and preview == self._preview_limits
@@ -108,18 +131,22 @@ class Pipeline:
         step = Step("access", entry.rule, entry.value, "allow" if entry.allow else "block", note=entry.reason)
         return (PASS if entry.allow else blocked(entry)), [step]
 
-    def _preview_relay(self, facts: Facts, now: float) -> tuple[Decision, list[Step]]:
+    def _preview_relay(
+        self, confirmed: Match | None, facts: Facts, now: float
+    ) -> tuple[Decision, list[Step]]:
         domain = facts.recipient.domain
         if facts.context not in (b"", b"relay") or not domain:
             return PASS, []
         if _is_literal(domain):
             return PASS, [Step("relay", "", domain, "pass", note="Postfix knows its own addresses")]
-        match = self.domains.find(domain)
+        match, by = self.domains.find(domain), ""
+        if match.state is State.UNCONFIRMED and confirmed is not None:
+            match, by = confirmed, "PostgreSQL was asked: "
         if match.state in _REFUSALS:
             refused = _REFUSALS[match.state](domain)
-            return refused, [Step("relay", refused.rule, domain, "refuse", note=match.state.value)]
+            return refused, [Step("relay", refused.rule, domain, "refuse", note=by + match.state.value)]
         inherited = match.by and match.by != domain
-        note = f"below {match.by}, which includes its subdomains" if inherited else match.state.value
+        note = by + (f"below {match.by}, which includes its subdomains" if inherited else match.state.value)
         return PASS, [Step("relay", "", domain, "pass", note=note)]
 
     def _preview_limits(self, facts: Facts, now: float) -> tuple[Decision, list[Step]]:

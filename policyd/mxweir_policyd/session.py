@@ -1,4 +1,4 @@
-"""One connection: bytes from asyncio to the codec, answers back.
+"""One connection: bytes from asyncio to the codec, answers back, later where a backend is to be asked.
 
 Nothing is decided here. Whatever goes wrong in deciding, Postfix gets `DUNNO`
 and goes on with its own restrictions: a fault of ours neither refuses mail nor
@@ -11,41 +11,91 @@ from functools import partial
 from time import perf_counter
 from typing import cast
 
+from mxweir.domains.match import Match, State
 from mxweir.events import Decided, Observer, Trouble
+from mxweir.facts import Facts
 from mxweir_policyd import maps
-from mxweir_policyd.decision import PASS
+from mxweir_policyd.decision import PASS, UNCONFIRMED
+from mxweir_policyd.deferred import Answers, Debts, Owed
 from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.protocol import ProtocolError, Request, RequestReader, format_reply
-from mxweir_policyd.socketmap import LookupReader, SocketmapError
+from mxweir_policyd.socketmap import Lookup, LookupReader, SocketmapError
 
 _DUNNO = format_reply("DUNNO")
+
+
+Confirm = Callable[[str, Callable[[Match], None]], None]
+"""Asks PostgreSQL about a folded domain, and calls with what it says."""
 
 
 class Answerer:
     """Answers requests by the pipeline in force, and tells the observers; shared by all connections."""
 
-    def __init__(self, pipeline: Pipeline, clock: Callable[[], float], observe: Observer) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        clock: Callable[[], float],
+        observe: Observer,
+        confirm: Confirm | None = None,
+    ) -> None:
         self.pipeline = pipeline
         self.clock = clock
         self.observe = observe
+        self.confirm: Confirm = confirm or _nobody_to_ask
+        self.debts = Debts()
 
-    def answer(self, requests: Sequence[Request]) -> list[bytes]:
+    def answer(self, requests: Sequence[Request]) -> Sequence[bytes | Owed]:
         """The replies to requests that came in together."""
         started, now = perf_counter(), self.clock()
         pipeline, observe = self.pipeline, self.observe
-        replies = []
+        replies: list[bytes | Owed] = []
         for request in requests:
             try:
                 facts = pipeline.facts(request)
                 decision = pipeline.decide(facts, now)
-                reply = _DUNNO if decision is PASS else format_reply(decision.reply)
+                if decision is PASS:
+                    reply = _DUNNO
+                elif decision.verdict == UNCONFIRMED:
+                    replies.append(self._ask_first(facts, started))
+                    continue
+                else:
+                    reply = format_reply(decision.reply)
                 observe(tuple.__new__(Decided, (facts, decision, perf_counter() - started)))
             except Exception as error:  # noqa: BLE001 - whatever it is, Postfix gets its answer
-                what = f"{type(error).__name__}: {error}"
-                observe(Trouble("internal error, answered DUNNO", what, "error"))
-                reply = _DUNNO
+                reply = self._fault(error)
             replies.append(reply)
         return replies
+
+    def look_up(self, lookup: Lookup) -> bytes | Owed:
+        """The answer to a lookup in a map."""
+        found = maps.answer(lookup, self.pipeline.domains)
+        if not isinstance(found, maps.Unconfirmed):
+            return found
+
+        def finish(confirmed: Match) -> bytes:
+            return cast("bytes", maps.answer(lookup, self.pipeline.domains, confirmed))
+
+        return self.debts.owe(partial(self.confirm, found.domain), finish)
+
+    def _ask_first(self, facts: Facts, started: float) -> bytes | Owed:
+        def finish(confirmed: Match) -> bytes:
+            try:
+                decision = self.pipeline.decide(facts, self.clock(), confirmed)
+                self.observe(Decided(facts, decision, perf_counter() - started))
+                return format_reply(decision.reply)
+            except Exception as error:  # noqa: BLE001 - as above
+                return self._fault(error)
+
+        return self.debts.owe(partial(self.confirm, facts.recipient.domain), finish)
+
+    def _fault(self, error: Exception) -> bytes:
+        what = f"{type(error).__name__}: {error}"
+        self.observe(Trouble("internal error, answered DUNNO", what, "error"))
+        return _DUNNO
+
+
+def _nobody_to_ask(_: str, resume: Callable[[Match], None]) -> None:
+    resume(Match(State.FAILED))
 
 
 class Sessions:
@@ -90,7 +140,11 @@ class Turn:
         waiting, self._waiting = self._waiting, []
         asked = [(session, request) for session, data in waiting for request in session.read(data)]
         answers = self._answerer.answer([request for _, request in asked])
-        for (session, _), answer in zip(asked, answers, strict=True):
+        if self._answerer.debts.open:
+            for (session, _), answer in zip(asked, answers, strict=True):
+                session.answers.give(answer)
+            return
+        for (session, _), answer in zip(asked, cast("Sequence[bytes]", answers), strict=True):
             try:
                 session.transport.write(answer)
             except RuntimeError:  # uvloop's word for a connection that is gone; the others want theirs
@@ -103,11 +157,12 @@ class Session(asyncio.Protocol):
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self.transport: asyncio.Transport
+        self.answers = Answers(self._write)
 
     @property
     def busy(self) -> bool:
-        """Whether a request has begun and not ended."""
-        return False
+        """Whether a request has begun and is not answered."""
+        return len(self.answers) > 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or close it when there are too many."""
@@ -135,6 +190,10 @@ class Session(asyncio.Protocol):
         """Close the connection."""
         self.transport.close()
 
+    def _write(self, answer: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+
     def _refuse(self, what: str, detail: str) -> None:
         self._sessions.observe(Trouble(what, f"{detail}; connection closed"))
         self.close()
@@ -150,8 +209,8 @@ class PolicySession(Session):
 
     @property
     def busy(self) -> bool:
-        """Whether a request has begun and not ended."""
-        return self._reader.pending
+        """Whether a request has begun and is not answered."""
+        return self._reader.pending or len(self.answers) > 0
 
     def read(self, data: bytes) -> list[Request]:
         """The requests that are whole now."""
@@ -176,6 +235,5 @@ class MapSession(Session):
         except SocketmapError as error:
             self._refuse("map protocol error", str(error))
             return
-        domains = self._sessions.answerer.pipeline.domains
         for lookup in lookups:
-            self.transport.write(maps.answer(lookup, domains))
+            self.answers.give(self._sessions.answerer.look_up(lookup))

@@ -47,7 +47,7 @@ class Daemon:
 async def daemon() -> AsyncIterator[Daemon]:
     with temporary_directory() as directory:
         made = Daemon(directory)
-        server = await ControlServer(made.answerer, made.recorder).serve(made.listener.socket)
+        server = await ControlServer(made.answerer, lambda: "", made.recorder).serve(made.listener.socket)
         async with server:
             yield made
         made.listener.close()

@@ -19,6 +19,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
             Record("example.org"),
             Record("example.net", "smtp:[192.0.2.25]"),
             Record("tree.example", "smtp:mx.example.com:2525", include_subdomains=True),
+            Record("own.tree.example"),
+            Record("wide.tree.example", "", True),
+            Record("below.example.net"),
             Record("xn--bcher-kva.example"),
         ],
         FROM_COMMAND,
@@ -29,7 +32,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
 
 def ask(table: Replica, name: str, key: str) -> str:
     """The content of the answer's netstring."""
-    return answer(Lookup(name, key), table).decode().partition(":")[2].removesuffix(",")
+    found = answer(Lookup(name, key), table)
+    assert isinstance(found, bytes)
+    return found.decode().partition(":")[2].removesuffix(",")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +51,20 @@ def ask(table: Replica, name: str, key: str) -> str:
         ("foreign.example", "NOTFOUND ", "NOTFOUND "),
         ("", "NOTFOUND ", "NOTFOUND "),
         ("*", "NOTFOUND ", "NOTFOUND "),
-        ("anna@example.net", "NOTFOUND ", "NOTFOUND "),
+        ("anna@example.net", "OK example.net", "OK smtp:[192.0.2.25]"),
+        ("ANNA+news@Example.NET", "OK example.net", "OK smtp:[192.0.2.25]"),
+        ("a@b@example.net", "OK example.net", "OK smtp:[192.0.2.25]"),
+        ("anna@branch.tree.example", "OK tree.example", "OK smtp:mx.example.com:2525"),
+        ("own.tree.example", "OK own.tree.example", "OK smtp:mx.example.com:2525"),
+        ("a.own.tree.example", "OK tree.example", "OK smtp:mx.example.com:2525"),
+        ("a.b.wide.tree.example", "OK wide.tree.example", "OK smtp:mx.example.com:2525"),
+        ("sub.below.example.net", "NOTFOUND ", "NOTFOUND "),
+        ("below.example.net", "OK below.example.net", "NOTFOUND "),
+        ("anna@foreign.example", "NOTFOUND ", "NOTFOUND "),
+        ("anna@", "NOTFOUND ", "NOTFOUND "),
+        ("anna", "NOTFOUND ", "NOTFOUND "),
+        ("localhost", "NOTFOUND ", "NOTFOUND "),
+        ("anna@[192.0.2.1]", "NOTFOUND ", "NOTFOUND "),
         ("[192.0.2.1]", "NOTFOUND ", "NOTFOUND "),
     ],
 )

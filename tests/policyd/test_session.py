@@ -49,6 +49,7 @@ def test_whatever_is_asked_the_answer_is_one_line_of_printable_text(request: Req
     made, _ = answerer(Table())
     for context in (request.policy_context, b"limits"):
         [reply] = made.answer([request._replace(policy_context=context, protocol_state=b"RCPT")])
+        assert isinstance(reply, bytes)
         assert reply.startswith((b"action=DUNNO\n", b"action=550 5.", b"action=554 5."))
         assert reply.endswith(b"\n\n")
         assert reply[:-2].decode().isprintable()

@@ -14,7 +14,7 @@ from mxweir.facts import Folder
 
 T = TypeVar("T")
 
-_NOT_YET = "this version counts in the process and reads domains from a file; remove this table"
+_NOT_YET = "this version counts in the process; remove this table"
 _MESSAGE_KEYS = ("recipient", "recipient_domain")
 _MOST_VALUES = 100_000
 
@@ -23,8 +23,6 @@ def problems(config: Config) -> Iterator[Problem]:
     """Every mistake that takes more than one key to see."""
     if config.redis is not None:
         yield Problem(("redis",), _NOT_YET)
-    if config.postgres is not None:
-        yield Problem(("postgres",), _NOT_YET)
     if config.policyd.workers > 1 and config.redis is None:
         yield Problem(
             ("policyd", "workers"),

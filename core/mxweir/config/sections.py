@@ -108,16 +108,19 @@ class Postgres:
     view: str = setting(read.relation, "")
     connect_timeout: float = setting(read.duration("2s", "1m"), "5s")
     query_timeout: float = setting(read.duration("1s", "10m"), "30s")
+    poll: float = setting(read.duration("1s", "1h"), "30s")
+    verify_every: float = setting(read.duration("1m", "365d"), "1d")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domains:
-    """Relay domains; `max_shrink` is a share (0 to 1), `max_age` is in seconds."""
+    """Relay domains; `max_shrink` is a share (0 to 1), `max_age` and `unknown_for` are in seconds."""
 
     file: Path = setting(read.path, "/etc/mxweir/domains")
     max_shrink: float = setting(read.share, "20%")
     max_age: float = setting(read.duration("1m", "365d"), "7d")
     unconfirmed: str = setting(read.one_of("defer", "reject"), "defer")
+    unknown_for: float = setting(read.duration("0s", "5m"), "10s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

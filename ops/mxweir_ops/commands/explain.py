@@ -13,6 +13,7 @@ from mxweir_ops.options import add_config, add_json
 from mxweir_ops.owner import become_owner
 from mxweir_policyd import control
 from mxweir_policyd.app import build_pipeline, snapshot_path
+from mxweir_policyd.domains import reading
 from mxweir_policyd.protocol import MAX_REQUEST, ProtocolError
 from mxweir_policyd.relaydomains.replica import Replica
 from mxweir_policyd.relaydomains.tablefile import ReplicaError
@@ -83,7 +84,7 @@ def _explain(config: Config, attributes: dict[str, str]) -> tuple[dict[str, Any]
     clock = system_clock()
     replica = Replica(config.state_dir)
     try:
-        pipeline = build_pipeline(config, replica)
+        pipeline = build_pipeline(config, reading(config, replica))
         try:
             snapshot.read(snapshot_path(config.state_dir), pipeline.limits, clock())
             source = "no daemon runs; the counters are those it saved last"
@@ -100,7 +101,8 @@ def _text(found: dict[str, Any], source: str) -> str:
         for step in found["trail"]
     ]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(5)]
-    lines = [f"action  {found['action']}", f"source  {source}", ""]
+    domains = [f"domains {found['domains']}"] if found.get("domains") else []
+    lines = [f"action  {found['action']}", f"source  {source}", *domains, ""]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False) if width]
         lines.append(f"  {'  '.join(cells)}  {row[5]}".rstrip())

@@ -99,7 +99,7 @@ class Follower:
             return None
         after = bytes.fromhex(progress.compared)
         digest = self._source.digest(after)
-        applied = Applied()
+        applied = Applied(held=progress.held)
         if not self._mirror.agrees(after, digest.end, digest.checksum):
             # Mostly a change that was not caught up yet; what differs still is a difference.
             self.catch_up()

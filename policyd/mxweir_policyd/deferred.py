@@ -1,0 +1,78 @@
+"""Answers that are known later, because a backend has to be asked first; no I/O.
+
+A connection gets its answers in the order of its questions, so an answer that is
+known waits behind one that is not. Other connections go on meanwhile.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+Write = Callable[[bytes], object]
+
+
+class Owed:
+    """An answer that is not known yet."""
+
+    __slots__ = ("known", "reply")
+
+    def __init__(self) -> None:
+        self.reply: bytes | None = None
+        self.known: Callable[[], None] = lambda: None
+        """Called when it is."""
+
+
+class Debts:
+    """All answers that are owed by a daemon."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        """How many there are."""
+
+    def owe(self, ask: Callable[[Callable[[T], None]], None], finish: Callable[[T], bytes]) -> bytes | Owed:
+        """Ask a backend, and have `finish` make the answer of what it says; bytes if it is said at once.
+
+        `ask` is handed what it has to call with the backend's word, exactly once.
+        """
+        owed = Owed()
+        self.open += 1
+
+        def settle(word: T) -> None:
+            owed.reply = finish(word)
+            self.open -= 1
+            owed.known()
+
+        ask(settle)
+        return owed if owed.reply is None else owed.reply
+
+
+class Answers:
+    """The answers of one connection, in the order of its questions."""
+
+    __slots__ = ("_waiting", "_write")
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._waiting: deque[bytes | Owed] = deque()
+
+    def __len__(self) -> int:
+        """How many are not written yet."""
+        return len(self._waiting)
+
+    def give(self, answer: bytes | Owed) -> None:
+        """Write an answer as soon as it is known and those before it are written."""
+        self._waiting.append(answer)
+        if isinstance(answer, Owed):
+            answer.known = self._go_on
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self._waiting:
+            answer = self._waiting[0]
+            reply = answer.reply if isinstance(answer, Owed) else answer
+            if reply is None:
+                return
+            self._waiting.popleft()
+            self._write(reply)

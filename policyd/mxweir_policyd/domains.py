@@ -1,0 +1,207 @@
+"""The relay domains of a running daemon: the tables on this host, and what keeps them current."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mxweir.config import Config
+from mxweir.domains.match import Match, State
+from mxweir.domains.reader import POSTGRES, RECORDS, TableReader
+from mxweir.events import Event, Observer, Trouble
+from mxweir.metrics import Metrics
+from mxweir.service import SettingError
+from mxweir.threads import in_thread
+from mxweir_policyd.pipeline import Domains
+from mxweir_policyd.postfix.kept import KeptTables
+from mxweir_policyd.postfix.report import Settings
+from mxweir_policyd.refresh import DomainsFile
+from mxweir_policyd.relaydomains.index import Index
+from mxweir_policyd.relaydomains.replica import Replica
+from mxweir_policyd.relaydomains.report import Following
+
+if TYPE_CHECKING:
+    from mxweir_policyd.relaydomains.postgres import PostgresDomains
+
+_FIRST_LOAD = 60.0
+"""Seconds to wait for the first domains before answering without."""
+
+_OUTCOMES = ("ours", "unknown", "remembered", "late", "away", "busy", "standby")
+
+
+class RelayDomains:
+    """What the daemon has of relay domains; raises ServiceError when the tables cannot be opened."""
+
+    def __init__(self, config: Config, observe: Observer, metrics: Metrics) -> None:
+        self._config = config
+        self._observe = observe
+        confirmations = metrics.counter(
+            "mxweir_relay_confirmations", "Domains unknown here, by what PostgreSQL said.", ["outcome"]
+        )
+        self._replica = Replica(config.state_dir, mend=True)
+        self._file = DomainsFile(config.domains.file, config.domains.max_shrink)
+        self._loading = asyncio.Lock()
+        self._postgres: PostgresDomains | None = None
+        self._told_off = False
+        if config.postgres is not None:
+            postgres = _postgres()
+            self._postgres = postgres(config, self._replica, observe, confirmations.add)
+            confirmations.values.update(dict.fromkeys(((outcome,) for outcome in _OUTCOMES), 0.0))
+        self._kept = KeptTables(_postfix_tables(config), observe)
+        self._gauges(metrics)
+
+    @property
+    def table(self) -> Domains:
+        """What the checks ask."""
+        return self._replica if self._postgres is None else self._postgres.index
+
+    def confirm(self, domain: str, resume: Callable[[Match], None]) -> None:
+        """Have `resume` called with whether PostgreSQL has a folded domain that is unknown here."""
+        if self._postgres is None:
+            resume(Match(State.FAILED))
+        else:
+            self._postgres.confirm(domain, resume)
+
+    async def first_load(self) -> None:
+        """Without any domain the relay check would be off; with those of last time, answering comes first."""
+        if aside := self._replica.put_aside:
+            self._observe(Trouble("domain table damaged", f"kept as {aside}; a new one was begun", "error"))
+        if self._replica.count() == 0:
+            await asyncio.wait([asyncio.ensure_future(self._load())], timeout=_FIRST_LOAD)
+
+    def say_started(self) -> None:
+        """Tell what an operator should know about the tables at a start."""
+        self._tell_off()
+        if self._replica.unsure:
+            hint = "import again what was given by command, or say: mxweir domains verify --accept"
+            self._observe(
+                Trouble("domain table in doubt", f"it was damaged; what it lacks gets 450 until you {hint}")
+            )
+
+    def works(self) -> Iterable[Callable[[], Coroutine[None, None, None]]]:
+        """What goes on in the background, each for ever."""
+        yield self._watch_file
+        yield self._kept.run
+        if self._postgres is not None:
+            yield self._postgres.run
+
+    def tick(self) -> None:
+        """Call it every second or so."""
+        if self._postgres is None:
+            self._replica.tick()
+        else:
+            self._postgres.tick()
+            self._tell_off()
+
+    async def take(self, config: Config) -> None:
+        """Take a new configuration."""
+        self._config = config
+        if self._postgres is not None and config.postgres is not None:
+            self._postgres.reconfigure(config)
+        self._kept.renew(_postfix_tables(config))
+        self._file = DomainsFile(config.domains.file, config.domains.max_shrink)
+        await self._load()
+
+    def describe(self) -> str:
+        """In which state the replica of PostgreSQL's table is, for people; "" where there is none."""
+        return "" if self._postgres is None else self._postgres.describe()
+
+    def close(self) -> None:
+        """Give the tables back, but not from under a thread that loads."""
+        if not self._loading.locked():
+            self._replica.close()
+            if self._postgres is not None:
+                self._postgres.close()
+
+    async def _watch_file(self) -> None:
+        while True:
+            if self._file.changed():
+                await self._load()
+            await asyncio.sleep(1.0)
+
+    async def _load(self) -> None:
+        """In a thread: a large file takes seconds, and questions are answered meanwhile.
+
+        One at a time, or a slow load of a former file could come out on top of a newer one.
+        """
+        events: list[Event] = []
+        async with self._loading:
+            await in_thread(partial(self._file.load, self._replica, events.append))
+        for event in events:
+            self._observe(event)
+
+    def _tell_off(self) -> None:
+        off = self._replica.count() == 0 and (self._postgres is None or self._postgres.index.empty())
+        if off and not self._told_off:
+            where = "PostgreSQL has none" if self._postgres else f"write all into {self._config.domains.file}"
+            hint = f"no relay domains are known; {where}, or run: mxweir domains import FILE"
+            self._observe(Trouble("relay check is off", hint))
+        self._told_off = off
+
+    def _gauges(self, metrics: Metrics) -> None:
+        postgres = self._postgres
+        count = self._replica.count if postgres is None else postgres.index.count
+        metrics.gauge("mxweir_relay_domains", "Domains in the replica.", [], lambda: [((), count())])
+        kept = self._kept
+        metrics.gauge(
+            "mxweir_postfix_tables_kept",
+            "1 while the tables of Postfix's own agree with ours.",
+            [],
+            lambda: [((), float(kept.agree))] if kept.wanted else [],
+        )
+        for name, text, read in _GAUGES:
+            metrics.gauge(name, text, [], lambda read=read: [((), read(postgres))] if postgres else [])  # type: ignore[misc]
+        metrics.gauge(
+            "mxweir_relay_follower",
+            "What the process is at that follows PostgreSQL.",
+            ["state"],
+            lambda: [((str(each),), float(postgres.state is each)) for each in Following] if postgres else [],
+        )
+
+
+_GAUGES: tuple[tuple[str, str, Callable[["PostgresDomains"], float]], ...] = (
+    (
+        "mxweir_relay_replica_age_seconds",
+        "Since the replica was known to have all that PostgreSQL has.",
+        lambda postgres: postgres.age(),
+    ),
+    (
+        "mxweir_relay_replica_lag_seconds",
+        "How long the last change waited until it was in force here.",
+        lambda postgres: postgres.lag,
+    ),
+    (
+        "mxweir_relay_replica_held",
+        "Domains that are kept because too many would go at once.",
+        lambda postgres: float(postgres.index.progress.held),
+    ),
+    (
+        "mxweir_relay_replica_frozen",
+        "1 while the replica is pinned by hand.",
+        lambda postgres: float(postgres.index.frozen),
+    ),
+)
+
+
+def _postfix_tables(config: Config) -> Settings | None:
+    directory = config.domains.postfix_lmdb
+    if directory is None:
+        return None
+    return Settings(str(config.state_dir), str(directory), config.postgres is not None)
+
+
+def reading(config: Config, replica: Replica) -> Domains:
+    """What the checks ask where no daemon runs: the tables as the last one left them."""
+    if config.postgres is None:
+        return replica
+    return Index(replica, TableReader(config.state_dir / POSTGRES, RECORDS))
+
+
+def _postgres() -> "type[PostgresDomains]":
+    """Only here: a daemon without [postgres] needs no psycopg and does not carry it."""
+    with contextlib.suppress(ModuleNotFoundError):
+        from mxweir_policyd.relaydomains.postgres import PostgresDomains  # noqa: PLC0415
+
+        return PostgresDomains
+    raise SettingError("[postgres] needs psycopg, which is not installed: pip install 'mxweir[postgres]'")

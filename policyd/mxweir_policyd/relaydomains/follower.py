@@ -1,0 +1,167 @@
+"""The process that keeps the replica current; the policy daemon starts it, and it dies with that.
+
+A process of its own, because what it does in Python would cost the answering
+loop its latency. Its settings come in as one line of JSON on stdin, which then
+stays open: its end is the order to stop, also when the daemon was killed. What
+it does goes out as lines of JSON on stdout (`Report`). It may end at any
+instant: the replica is always whole.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import random
+from typing import Any
+
+from mxweir.backoff import Backoff
+from mxweir.clock import system_clock
+from mxweir.config.sections import Postgres
+from mxweir_policyd.relaydomains.follow import Follower, Step
+from mxweir_policyd.relaydomains.mirror import Mirror
+from mxweir_policyd.relaydomains.report import Following, Report, Settings
+from mxweir_policyd.relaydomains.sources.postgres import Source, SourceError
+from mxweir_policyd.relaydomains.tablefile import ReplicaError
+
+_TURN = 1.0
+"""Seconds after which the follower looks at what commands have changed, and what is due."""
+
+_BREATH = 0.2
+"""Seconds between two looks at most changes: a storm of notifications becomes five looks a second."""
+
+_RESTS = 4
+"""A comparison rests this many times as long as it works."""
+
+
+Tell = Callable[[Report], None]
+
+
+def main() -> None:
+    """Follow until stdin ends."""
+    settings = Settings.of_line(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+
+    def tell(report: Report) -> None:
+        sys.stdout.write(report.line())
+        sys.stdout.flush()
+
+    follow(settings, tell)
+
+
+def follow(settings: Settings, tell: Tell) -> None:
+    """Keep the replica current for ever: after any failure, again, at a moment of its own."""
+    backoff = Backoff()
+    while True:
+        try:
+            with contextlib.closing(_opened(settings, tell)) as mirror:
+                _Connection(settings, mirror, tell, backoff).forever()
+        except SourceError as error:
+            tell(Report(Following.AWAY, "away", str(error)))
+        except ReplicaError as error:
+            tell(Report(Following.FAILING, "failing", str(error)))
+        time.sleep(backoff.failed(random()))  # noqa: S311 - no secret
+
+
+def _opened(settings: Settings, tell: Tell) -> Mirror:
+    mirror = Mirror(Path(settings.state_dir), mend=True)
+    if mirror.put_aside is not None:
+        tell(
+            Report(Following.STARTING, "damaged", f"kept as {mirror.put_aside}; filled anew from PostgreSQL")
+        )
+    return mirror
+
+
+_NOTHING = Step()
+
+
+class _Connection:
+    """One connection's time."""
+
+    def __init__(self, settings: Settings, mirror: Mirror, tell: Tell, backoff: Backoff) -> None:
+        self._settings = settings
+        self._mirror = mirror
+        self._tell = tell
+        self._backoff = backoff
+        self._clock = system_clock()
+        self._state = Following.STARTING
+        self._rest = 0.0
+
+    def forever(self) -> None:
+        """Until the connection or the disk fails: SourceError, ReplicaError."""
+        source, notified = _listening(self._settings.postgres)
+        with contextlib.closing(source):
+            if not notified:
+                self._say(Following.STARTING, trouble="unnotified", detail="it is asked every second")
+            follower = Follower(self._mirror, source, self._settings.max_shrink, self._clock)
+            for step in follower.fill():
+                self._say(Following.FILLING, step)
+            self._catch_up(follower, time.monotonic())
+            self._backoff.succeeded()
+            self._follow(follower, source, notified)
+
+    def _follow(self, follower: Follower, source: Source, notified: bool) -> None:
+        looked = time.monotonic()
+        poll = self._settings.postgres.poll if notified else _TURN
+        while True:
+            poked = _wait(source, self._rest or _TURN, notified)
+            now = time.monotonic()
+            if poked or now - looked >= poll or self._mirror.frozen() != (self._state is Following.FROZEN):
+                time.sleep(max(0.0, looked + _BREATH - now))
+                looked = time.monotonic()
+                self._catch_up(follower, now if poked else None)
+            self._compare(follower)
+
+    def _catch_up(self, follower: Follower, poked: float | None) -> None:
+        """Take changes over; one that nobody notified may have waited since the look before."""
+        step = follower.catch_up()
+        lag = step.since if poked is None else time.monotonic() - poked
+        self._say(Following.FROZEN if step.applied.frozen else Following.FOLLOWING, step, lag=lag)
+
+    def _compare(self, follower: Follower) -> None:
+        """A range at a time, and then a rest: after a failover all hosts compare at once."""
+        progress, every = self._mirror.progress(), self._settings.postgres.verify_every
+        if progress.compared is None and self._clock() - progress.verified >= every:
+            follower.begin_comparison()
+        started = time.monotonic()
+        step = follower.compare()
+        self._rest = 0.0
+        if step is not None:
+            self._say(Following.COMPARING if step.share < 1 else Following.FOLLOWING, step)
+            self._rest = min(_TURN, _RESTS * (time.monotonic() - started))
+
+    def _say(self, state: Following, step: Step = _NOTHING, **rest: Any) -> None:
+        done = step.applied
+        self._state = state
+        figures: dict[str, Any] = {"changed": done.changed, "lost": done.lost, "held": done.held}
+        self._tell(Report(state, share=step.share, **figures, **rest))
+
+
+def _wait(source: Source, seconds: float, notified: bool) -> bool:
+    if notified:
+        return source.wait(seconds)
+    time.sleep(seconds)
+    return False
+
+
+def _listening(settings: Postgres) -> tuple[Source, bool]:
+    """A connection that is told of changes, or, of a server that tells nobody, one that is not."""
+    source = Source(settings)
+    try:
+        source.listen()
+    except SourceError:
+        source.close()
+        return Source(settings), False
+    return source, True
+
+
+def _end_with_stdin() -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    os._exit(0)  # at whatever instant: LMDB has the state before a transaction or the one behind it
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The answer of a host that follows PostgreSQL: its replica, and what is given on this host.
+
+What PostgreSQL says of a domain goes before what is said here; a domain that
+neither knows may be one that was added a moment ago, so it is not simply "not
+ours": whoever asks has PostgreSQL confirm it (`confirm`).
+"""
+
+from mxweir.domains.match import Match, State
+from mxweir.domains.reader import FROZEN, PROGRESS, TableReader
+from mxweir_policyd.relaydomains.progress import Progress
+from mxweir_policyd.relaydomains.replica import Replica
+
+_REMEMBERED = 16_384
+
+
+class Index:
+    """Both tables, as the policy daemon asks them."""
+
+    def __init__(self, here: Replica, postgres: TableReader) -> None:
+        self._here = here
+        self._postgres = postgres
+        self._ours: set[str] = set()
+        self._version = 0
+        self.progress = Progress()
+        """How far the replica had come at the last `tick`."""
+        self.frozen = False
+        """Whether the replica was pinned at the last `tick`."""
+        self.tick()
+
+    def state(self, domain: str) -> State:
+        """Is the folded domain ours? Those that are may be remembered until the next `tick` or `forget`."""
+        if domain in self._ours:
+            return State.OURS
+        state = self.find(domain).state
+        if state is State.OURS:
+            self.remember(domain)
+        return state
+
+    def find(self, domain: str) -> Match:
+        """Is the folded domain ours, by which record? UNCONFIRMED where only PostgreSQL can tell."""
+        match = self._postgres.find(domain)
+        if match.raw:
+            return match if match.state is State.OURS else Match(State.UNCONFIRMED, match.raw)
+        here = self._here.find(domain)
+        if here.state in (State.OURS, State.FAILED):
+            return here
+        return here if here.state is State.OFF and self.empty() else Match(State.UNCONFIRMED)
+
+    def remember(self, domain: str) -> None:
+        """The domain is ours; so it stays until the next `tick` or `forget`."""
+        if len(self._ours) < _REMEMBERED:
+            self._ours.add(domain)
+
+    def forget(self) -> None:
+        """Something has changed: remember nothing."""
+        self._ours.clear()
+
+    def tick(self) -> bool:
+        """Call it every second or so: looks whether the replica was changed or replaced; says if it was."""
+        self._ours.clear()
+        self._here.tick()
+        self._postgres.tick()
+        version = self._postgres.version()
+        changed, self._version = version != self._version, version
+        if changed:
+            self.progress = Progress.decode(self._postgres.meta(PROGRESS))
+            self.frozen = self._postgres.meta(FROZEN) is not None
+        return changed
+
+    def empty(self) -> bool:
+        """Whether the replica is whole and has no domain."""
+        return self.progress.filled and not self._postgres.count()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the replica is there and could not be read."""
+        return self._postgres.failed
+
+    def close(self) -> None:
+        """Give the replica back; the table of this host is somebody else's."""
+        self._postgres.close()
+
+    def count(self) -> int:
+        """Domains in the replica and of this host; one that is in both counts twice."""
+        return self._here.count() + self._postgres.count()

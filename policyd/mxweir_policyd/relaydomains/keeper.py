@@ -1,0 +1,138 @@
+"""Starts the follower's process, keeps it alive, and says what it says.
+
+One a host: it is started with a lock in the state directory that lasts as long
+as that process, however it ends. Further daemons of this host wait for it.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from random import random
+from typing import cast
+
+from mxweir.backoff import Backoff
+from mxweir.events import Event, Observer, Trouble, notice, warning
+from mxweir_policyd.relaydomains.report import Following, Report, Settings
+
+_WAIT = 5.0
+"""Seconds between two looks whether another daemon's follower is gone."""
+
+_EVENTS: dict[Following, Callable[[], Event]] = {
+    Following.FILLING: lambda: notice("relay domains are being filled"),
+    Following.FOLLOWING: lambda: notice("relay domains follow PostgreSQL"),
+    Following.FROZEN: lambda: warning("relay domains are frozen"),
+}
+"""What is told when the follower is at something else than before; other states are troubles, or not told."""
+
+TROUBLES: dict[str, Callable[[str], Event]] = {
+    "away": lambda detail: Trouble("PostgreSQL cannot be asked", detail),
+    "damaged": lambda detail: Trouble("replica damaged", detail, "error"),
+    "failing": lambda detail: Trouble("replica not written", detail, "error"),
+    "unnotified": lambda detail: Trouble("PostgreSQL does not notify", detail),
+}
+"""What a report may have as its trouble."""
+
+
+class Keeper:
+    """Keeps one follower; `changed` is called when it has heard that something changed in PostgreSQL."""
+
+    def __init__(self, settings: Settings, observe: Observer, changed: Callable[[], None]) -> None:
+        self._settings = settings
+        self._observe = observe
+        self._changed = changed
+        self._process: asyncio.subprocess.Process | None = None
+        self._renewed = asyncio.Event()
+        self.last = Report(Following.STARTING)
+        """What the follower said last."""
+        self.lag = 0.0
+        """Seconds that the last change may have waited until it was in force."""
+
+    async def run(self) -> None:
+        """Have a follower for ever; after one that ended, another, at a moment of its own."""
+        backoff = Backoff()
+        while True:
+            self._renewed.clear()
+            wait = _WAIT
+            if (lock := take_lock(Path(self._settings.state_dir))) is not None:
+                status = await self._live(lock)
+                if not self._renewed.is_set():
+                    self._observe(Trouble("follower ended", f"exit status {status}; started again", "error"))
+                wait = backoff.failed(random())  # noqa: S311 - no secret
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._renewed.wait(), wait)
+
+    def renew(self, settings: Settings) -> None:
+        """Go on with other settings."""
+        if settings != self._settings:
+            self._settings = settings
+            self.restart()
+
+    def restart(self) -> None:
+        """End the follower, and start another one at once."""
+        self._renewed.set()
+        self.last = Report(Following.STARTING)
+        if self._process is not None:
+            _order_to_stop(self._process)
+
+    async def _live(self, lock: int) -> int:
+        """One follower's life; returns its exit status. The lock is the follower's from now on."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "mxweir_policyd.relaydomains.follower"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                pass_fds=(lock,),
+            )
+        finally:
+            os.close(lock)
+        self._process = process
+        try:
+            cast("asyncio.StreamWriter", process.stdin).write(self._settings.line())
+            while line := await cast("asyncio.StreamReader", process.stdout).readline():
+                self._take(Report.of_line(line))
+            return await process.wait()
+        finally:
+            # Also when the daemon stops: a follower may end at any instant.
+            self._process = None
+            _order_to_stop(process)
+
+    def _take(self, report: Report) -> None:
+        former, self.last = self.last, report
+        if report.changed or report.lost or report.state is Following.FAILING:
+            self._changed()
+        if report.trouble and (report.state, report.trouble) != (former.state, former.trouble):
+            self._observe(TROUBLES[report.trouble](report.detail))
+        elif report.state is not former.state and report.state in _EVENTS:
+            self._observe(_EVENTS[report.state]())
+        if report.changed or report.lost:
+            self.lag = report.lag
+            self._observe(notice("relay domains changed", changed=report.changed, lost=report.lost))
+        if report.held > former.held:
+            hint = "if that is meant, run: mxweir domains verify --accept"
+            self._observe(
+                Trouble("relay domains refused to shrink", f"{report.held} would go; {hint}", "error")
+            )
+
+
+def take_lock(directory: Path) -> int | None:
+    """A descriptor that holds the lock of this host's follower; None while another process has it."""
+    try:
+        descriptor = os.open(directory / "follower.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _order_to_stop(process: asyncio.subprocess.Process) -> None:
+    """The end of its stdin is the order; a daemon that is killed gives it too."""
+    if process.stdin is not None:
+        process.stdin.close()

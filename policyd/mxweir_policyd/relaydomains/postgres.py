@@ -1,0 +1,127 @@
+"""The relay domains of a daemon that has [postgres]: the replica, its follower, and who asks PostgreSQL.
+
+Only a daemon with [postgres] imports this, and with it psycopg.
+"""
+
+import asyncio
+from collections.abc import Callable
+from time import time
+
+from mxweir.config import Config
+from mxweir.config.sections import Postgres
+from mxweir.domains.match import Match, State
+from mxweir.domains.reader import POSTGRES, RECORDS, TableReader
+from mxweir.events import Observer
+from mxweir_policyd.relaydomains.asking import Asker
+from mxweir_policyd.relaydomains.confirm import Condition, Confirmations, Resume, Rules
+from mxweir_policyd.relaydomains.index import Index
+from mxweir_policyd.relaydomains.keeper import Keeper
+from mxweir_policyd.relaydomains.replica import Replica
+from mxweir_policyd.relaydomains.report import Following, Settings
+
+
+class PostgresDomains:
+    """Everything that a daemon does because of [postgres]; `count` counts the outcome of a confirmation."""
+
+    def __init__(
+        self, config: Config, here: Replica, observe: Observer, count: Callable[[str], None]
+    ) -> None:
+        postgres = _required(config)
+        self.index = Index(here, TableReader(config.state_dir / POSTGRES, RECORDS))
+        self._confirmations = Confirmations(_rules(config), self._condition, count)
+        self._asker = Asker(postgres, self._confirmations, config.policyd.deadline, observe)
+        self._keeper = Keeper(_settings(config), observe, self._changed)
+        self._renewed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow and ask, for ever."""
+        keeping = asyncio.ensure_future(self._keeper.run())
+        try:
+            while True:
+                self._renewed.clear()
+                asking = asyncio.ensure_future(self._asker.run())
+                renewed = asyncio.ensure_future(self._renewed.wait())
+                try:
+                    await asyncio.wait((keeping, asking, renewed), return_when=asyncio.FIRST_COMPLETED)
+                    for task in (keeping, asking):
+                        if task.done():
+                            task.result()
+                finally:
+                    renewed.cancel()
+                    asking.cancel()
+        finally:
+            keeping.cancel()
+
+    def reconfigure(self, config: Config) -> None:
+        """Take new settings; connections are made anew where theirs have changed."""
+        postgres = _required(config)
+        self._confirmations.rules = _rules(config)
+        self._keeper.renew(_settings(config))
+        if self._asker.renew(postgres, config.policyd.deadline):
+            self._renewed.set()
+
+    def confirm(self, domain: str, resume: Resume) -> None:
+        """Have `resume` called with whether PostgreSQL has the folded domain; maybe at once."""
+
+        def remembering(match: Match) -> None:
+            if match.state is State.OURS:
+                self.index.remember(domain)
+            resume(match)
+
+        self._asker.ask(domain, remembering)
+
+    def tick(self) -> None:
+        """Call it every second or so."""
+        if self.index.tick():
+            self._confirmations.forget()
+        if self.index.failed and self._keeper.last.state is Following.FOLLOWING:
+            self._keeper.restart()  # which reads all of the file, and puts a damaged one aside
+
+    def describe(self) -> str:
+        """In which state the replica is, for people."""
+        index, filled = self.index, self.index.progress.filled
+        words = [f"replica {self.state}", f"{index.count()} domains" if filled else "not whole yet"]
+        words += [f"last current {self.age():.0f} s ago"] if index.progress.seen else []
+        words += ["frozen"] if index.frozen else []
+        words += [f"{index.progress.held} losses held"] if index.progress.held else []
+        return ", ".join(words)
+
+    def close(self) -> None:
+        """Give the replica back."""
+        self.index.close()
+
+    def age(self) -> float:
+        """Seconds since the replica was known to have all that PostgreSQL has."""
+        return max(0.0, time() - self.index.progress.seen)
+
+    @property
+    def state(self) -> Following:
+        """What the follower is at."""
+        return self._keeper.last.state
+
+    @property
+    def lag(self) -> float:
+        """Seconds that the last change may have waited until it was in force here."""
+        return self._keeper.lag
+
+    def _condition(self) -> Condition:
+        return Condition(self.age(), self.index.frozen)
+
+    def _changed(self) -> None:
+        self.index.tick()
+        self._confirmations.forget()
+
+
+def _rules(config: Config) -> Rules:
+    domains = config.domains
+    return Rules(domains.unknown_for, domains.unconfirmed == "reject", domains.max_age)
+
+
+def _settings(config: Config) -> Settings:
+    return Settings(str(config.state_dir), config.domains.max_shrink, _required(config))
+
+
+def _required(config: Config) -> Postgres:
+    if config.postgres is None:
+        raise ValueError("there is no [postgres]")
+    return config.postgres
