@@ -77,7 +77,10 @@ def test_adding_and_removing_print_json_on_demand(domains: Mxweir) -> None:
         (["not a domain"], "more than a domain and a next hop"),
         (["localhost"], "'localhost' has no dot; a relay domain has at least two labels"),
         (["192.0.2.1"], "'192.0.2.1' is an address, not a domain"),
-        (["anna@example.org"], "'anna@example.org' is no domain name"),
+        (
+            ["anna@example.org"],
+            "'anna@example.org' is no domain name: '@' is no letter, digit, - or _",
+        ),
         ([""], "'' is not one domain"),
         (["# example.org"], "'# example.org' is not one domain"),
         (["example.org smtp:x"], "'example.org smtp:x' is not one domain"),
@@ -192,7 +195,7 @@ def test_bad_lines_are_told_by_number_with_status_1_and_the_good_ones_imported(
     out, err = domains("import", source, status=1)
     assert out == "1 added, 0 removed, 2 in the table\n"
     assert err.splitlines() == [
-        f"{source}:2: 'rubbish!' is no domain name; skipped",
+        f"{source}:2: 'rubbish!' is no domain name: '!' is no letter, digit, - or _; skipped",
         f"{source}:4: not valid UTF-8; skipped",
         f"{source}:5: longer than 16 KiB; skipped",
     ]
@@ -209,7 +212,7 @@ def test_an_import_that_would_shrink_the_table_too_much_is_refused_unless_forced
     out, err = domains("import", source, status=1)
     assert out == ""
     told, refused = err.splitlines()
-    assert told == f"{source}:2: 'rubbish!' is no domain name; skipped"
+    assert told == f"{source}:2: 'rubbish!' is no domain name: '!' is no letter, digit, - or _; skipped"
     assert refused == (
         "mxweir domains import: not imported: 9 of 10 domains would go, more than max_shrink = 20% allows;"
         " if that is meant, use --force"
@@ -296,7 +299,9 @@ def test_every_difference_between_table_and_file_is_told_with_status_1(domains: 
         "hop.example: in both, with another next hop or without its subdomains",
         f"4 domains from {domains.file}, 4 in the table",
     ]
-    assert err == f"{domains.file}:5: 'rubbish!' is no domain name; skipped\n"
+    assert (
+        err == f"{domains.file}:5: 'rubbish!' is no domain name: '!' is no letter, digit, - or _; skipped\n"
+    )
 
 
 def test_bad_lines_alone_are_a_finding(domains: Mxweir) -> None:
@@ -304,7 +309,9 @@ def test_bad_lines_alone_are_a_finding(domains: Mxweir) -> None:
     domains.load_file()
     out, err = domains("verify", status=1)
     assert out == f"1 domains from {domains.file}, 1 in the table\n"
-    assert err == f"{domains.file}:2: 'rubbish!' is no domain name; skipped\n"
+    assert (
+        err == f"{domains.file}:2: 'rubbish!' is no domain name: '!' is no letter, digit, - or _; skipped\n"
+    )
 
 
 def test_accepting_takes_the_file_as_it_is_and_leaves_what_was_given_by_command(domains: Mxweir) -> None:

@@ -92,7 +92,10 @@ def test_bad_lines_are_told_by_number_and_the_good_ones_kept(path: Path, replica
     first, second, _ = load(DomainsFile(path, 0.2), replica)
     assert isinstance(first, Notice)
     assert isinstance(second, Notice)
-    assert first.fields == {"line": 2, "why": "'rubbish!' is no domain name"}
+    assert first.fields == {
+        "line": 2,
+        "why": "'rubbish!' is no domain name: '!' is no letter, digit, - or _",
+    }
     assert second.fields == {"line": 3, "why": "not valid UTF-8"}
     assert names(replica) == {"example.org", "example.net"}
 

@@ -103,19 +103,43 @@ def test_empty_lines_and_comments_hold_nothing(line: str) -> None:
         ("example.org smtp:ü", "the next hop is not printable ASCII of at most 255 characters"),
         (f"example.org {'x' * 256}", "the next hop is not printable ASCII of at most 255 characters"),
         ("localhost", "'localhost' has no dot; a relay domain has at least two labels"),
-        (".", "'' is no domain name"),
-        ("..example.org", "'.example.org' is no domain name"),
-        ("a..example.org", "'a..example.org' is no domain name"),
-        ("-bad.example", "'-bad.example' is no domain name"),
-        ("bad-.example", "'bad-.example' is no domain name"),
-        (f"{'a' * 64}.example", f"'{'a' * 64}.example' is no domain name"),
-        ("anna@example.org", "'anna@example.org' is no domain name"),
-        ("not!a.domain", "'not!a.domain' is no domain name"),
-        ("exa\0mple.org", "'exa\\x00mple.org' is no domain name"),
+        (".", "'' is no domain name: there is nothing between two dots"),
+        ("..example.org", "'.example.org' is no domain name: there is nothing between two dots"),
+        ("a..example.org", "'a..example.org' is no domain name: there is nothing between two dots"),
+        ("-bad.example", "'-bad.example' is no domain name: '-bad' begins or ends with a hyphen"),
+        ("bad-.example", "'bad-.example' is no domain name: 'bad-' begins or ends with a hyphen"),
+        (
+            f"{'a' * 64}.example",
+            f"'{'a' * 64}.example' is no domain name: a label has more than 63 characters",
+        ),
+        (
+            "anna@example.org",
+            "'anna@example.org' is no domain name: '@' is no letter, digit, - or _",
+        ),
+        (
+            "not!a.domain",
+            "'not!a.domain' is no domain name: '!' is no letter, digit, - or _",
+        ),
+        (
+            "exa\0mple.org",
+            "'exa\\x00mple.org' is no domain name: '\\x00' is no letter, digit, - or _",
+        ),
         ("192.0.2.1", "'192.0.2.1' is an address, not a domain"),
-        ("[192.0.2.1]", "'[192.0.2.1]' is no domain name"),
-        ("*.example.org", "'*.example.org' is no domain name"),
-        ("a.b☃.example", "'a.b☃.example' is no international domain name (IDNA 2008)"),
+        (
+            "[192.0.2.1]",
+            "'[192.0.2.1]' is no domain name: '[' is no letter, digit, - or _",
+        ),
+        (
+            "*.example.org",
+            "'*.example.org' is no domain name: '*' is no letter, digit, - or _",
+        ),
+        (
+            "a.b☃.example",
+            (
+                "'a.b☃.example' is no international domain name (IDNA 2008): "
+                "Codepoint U+2603 at position 2 of 'b☃' not allowed"
+            ),
+        ),
     ],
 )
 def test_a_bad_line_is_refused_with_what_is_wrong(line: str, what: str) -> None:

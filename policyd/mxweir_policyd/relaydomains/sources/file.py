@@ -5,8 +5,9 @@ example.org
 example.net  smtp:[192.0.2.25]
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from mxweir.domains.names import parse_line
 from mxweir.domains.record import Record
@@ -36,24 +37,32 @@ def read_domains(path: Path, origin: int) -> DomainList:
     records: dict[str, Record] = {}
     bad: list[BadLine] = []
     with path.open("rb") as file:
-        number = 0
-        while raw := file.readline(_LONGEST_LINE):
-            number += 1
-            if len(raw) == _LONGEST_LINE and not raw.endswith(b"\n"):
-                bad.append(BadLine(number, "longer than 16 KiB"))
-                while raw and not raw.endswith(b"\n"):
-                    raw = file.readline(_LONGEST_LINE)
+        for found in parse_domains(file, origin):
+            if isinstance(found, BadLine):
+                bad.append(found)
                 continue
-            try:
-                record = parse_line(raw.decode().removeprefix("\ufeff"), origin)
-            except UnicodeDecodeError:
-                bad.append(BadLine(number, "not valid UTF-8"))
-            except ValueError as error:
-                bad.append(BadLine(number, str(error)))
-            else:
-                if record is not None:
-                    former = records.get(record.domain)
-                    if former is not None and former.include_subdomains:
-                        record = record._replace(include_subdomains=True)
-                    records[record.domain] = record
+            former = records.get(found.domain)
+            wide = found.include_subdomains or (former is not None and former.include_subdomains)
+            records[found.domain] = found._replace(include_subdomains=wide)
     return DomainList(records, bad)
+
+
+def parse_domains(file: BinaryIO, origin: int) -> Iterator[Record | BadLine]:
+    """What each line of a domains file says, one after the other, however many there are; raises OSError."""
+    number = 0
+    while raw := file.readline(_LONGEST_LINE):
+        number += 1
+        if len(raw) == _LONGEST_LINE and not raw.endswith(b"\n"):
+            yield BadLine(number, "longer than 16 KiB")
+            while raw and not raw.endswith(b"\n"):
+                raw = file.readline(_LONGEST_LINE)
+            continue
+        try:
+            record = parse_line(raw.decode().removeprefix("\ufeff"), origin)
+        except UnicodeDecodeError:
+            yield BadLine(number, "not valid UTF-8")
+        except ValueError as error:
+            yield BadLine(number, str(error))
+        else:
+            if record is not None:
+                yield record

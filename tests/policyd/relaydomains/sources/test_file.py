@@ -42,7 +42,7 @@ def test_every_bad_line_is_told_by_its_number_and_the_good_ones_are_kept(path: P
     assert [(line.number, line.what) for line in found.bad] == [
         (2, "more than a domain and a next hop"),
         (3, "not valid UTF-8"),
-        (5, "'-bad.example' is no domain name"),
+        (5, "'-bad.example' is no domain name: '-bad' begins or ends with a hyphen"),
     ]
     assert list(found.records) == ["example.org", "example.net"]
 
