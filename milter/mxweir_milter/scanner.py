@@ -45,7 +45,7 @@ _LEAST = 0.01
 """Seconds below which there is no point in asking."""
 
 SLOTS = {"spamd": 5, "rspamd": 100}
-"""Scans at once at one address, where the configuration does not say: see docs/decisions/0013-slots.md."""
+"""Scans at once at one address where the configuration does not say; found by trial, see docs/decisions."""
 
 
 class Scanner:

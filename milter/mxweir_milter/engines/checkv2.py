@@ -23,7 +23,7 @@ at least as `required_score`, Rspamd's own for rejecting; "no action" at or abov
 it (a list of friends) as 0. "greylist", "add header" and "rewrite subject" are
 steps of the score alone. "soft reject" asks us to have the sender try again: we
 do not, for the message passed all else and a scanner that cannot decide must not
-stop mail; see docs/decisions/0012-rspamds-actions.md.
+stop mail; see docs/decisions/0012-rspamds-actions-count-as-scores.md.
 """
 
 import json
