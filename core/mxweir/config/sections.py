@@ -120,6 +120,7 @@ class Domains:
     max_shrink: float = setting(read.share, "20%")
     max_age: float = setting(read.duration("1m", "365d"), "7d")
     unconfirmed: str = setting(read.one_of("defer", "reject"), "defer")
+    postfix_lmdb: Path | None = setting(read.path, None)
     unknown_for: float = setting(read.duration("0s", "5m"), "10s")
 
 

@@ -22,6 +22,16 @@ class KeptTables:
         self.last = Report()
         """What the keeper said last."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether there are tables to keep."""
+        return self._settings is not None
+
+    @property
+    def agree(self) -> bool:
+        """Whether the tables were as ours at the last look."""
+        return self.last.rows > 0 and not self.last.trouble
+
     async def run(self) -> None:
         """Have a keeper for ever; after one that ended, another, at a moment of its own."""
         backoff = Backoff()
