@@ -15,6 +15,12 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dsn(parser: argparse.ArgumentParser) -> None:
+    """`--dsn DSN`, as whom to write to PostgreSQL."""
+    text = "connect by this string, not postgres.dsn (leave the password to ~/.pgpass)"
+    parser.add_argument("--dsn", metavar="DSN", help=text)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`."""
     parser.add_argument("--json", action="store_true", help="print JSON")

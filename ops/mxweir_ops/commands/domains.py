@@ -1,4 +1,8 @@
-"""`mxweir domains import | add | remove | check | export | verify`."""
+"""`mxweir domains import | add | remove | check | export | verify | init | upgrade`.
+
+What these do to the table of this host is here; where PostgreSQL has the
+domains, `domains_in_postgres` does it there.
+"""
 
 import argparse
 import contextlib
@@ -15,7 +19,8 @@ from mxweir.config import Config, load
 from mxweir.domains.match import State
 from mxweir.domains.names import parse_line
 from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record
-from mxweir_ops.options import add_config, add_json
+from mxweir.service import ServiceError
+from mxweir_ops.options import add_config, add_dsn, add_json
 from mxweir_ops.owner import become_owner
 from mxweir_policyd.relaydomains.replica import Replica, ShrinkError
 from mxweir_policyd.relaydomains.sources.file import DomainList, read_domains
@@ -34,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 
     def verb(name: str, work: Work, text: str) -> Any:
         declared = verbs.add_parser(name, help=text, description=text)
-        declared.set_defaults(run=lambda args: work(args, load(args.config)))
+        declared.set_defaults(run=lambda args: _work(name, work)(args, load(args.config)))
         add_config(declared)
         return declared
 
@@ -50,8 +55,11 @@ def add_parser(subparsers: Any) -> None:
     added.add_argument(
         "--next-hop", default="", metavar="HOP", help="in transport(5) syntax, such as smtp:[192.0.2.25]"
     )
+    added.add_argument("--tenant", metavar="NAME", help="whose they are (only with [postgres])")
     removed = verb("remove", remove, "remove domains that were given by command")
     removed.add_argument("domains", nargs="+", metavar="DOMAIN")
+    made = verb("init", _only_in_postgres, "make the schema in PostgreSQL, or bring it up to date")
+    upgraded = verb("upgrade", _only_in_postgres, "bring the schema in PostgreSQL up to date")
     checked = verb("check", check, "is a domain ours? exit status 0 yes, 1 no")
     checked.add_argument("domain", metavar="DOMAIN")
     exported = verb("export", export, "print all domains, as a domains file")
@@ -64,8 +72,30 @@ def add_parser(subparsers: Any) -> None:
     verified.add_argument(
         "--accept", action="store_true", help="take the file as it is, however much the table shrinks"
     )
-    for parser_with_data in (imported, added, removed, checked, exported, verified):
+    for parser_with_data in (imported, added, removed, checked, exported, verified, made, upgraded):
         add_json(parser_with_data)
+    for writing in (imported, added, removed, made, upgraded):
+        add_dsn(writing)
+
+
+def _work(name: str, here: Work) -> Work:
+    """What does this for the configuration at hand: here, or in PostgreSQL."""
+
+    def work(args: argparse.Namespace, config: Config) -> int:
+        if config.postgres is None or name == "verify":
+            return here(args, config)
+        try:
+            from mxweir_ops.commands import domains_in_postgres  # noqa: PLC0415 - psycopg is an extra
+        except ModuleNotFoundError as error:
+            raise ServiceError(f"{error}; install it with: pip install 'mxweir[postgres]'") from None
+        elsewhere: Work = getattr(domains_in_postgres, "import_file" if name == "import" else name)
+        return elsewhere(args, config)
+
+    return work
+
+
+def _only_in_postgres(*_: object) -> int:
+    raise ServiceError("the domains are not in PostgreSQL: there is no [postgres] in the configuration")
 
 
 def import_file(args: argparse.Namespace, config: Config) -> int:
@@ -93,7 +123,7 @@ def import_file(args: argparse.Namespace, config: Config) -> int:
 def add(args: argparse.Namespace, config: Config) -> int:
     """Add domains: all of them, or none if one is wrong; says so when the first switch the relay check on."""
     try:
-        records = [_given(text, args.next_hop) for text in args.domains]
+        records = [given(text, args.next_hop) for text in args.domains]
     except ValueError as error:
         print(f"mxweir domains add: {error}; nothing was added", file=sys.stderr)
         return MISUSE
@@ -113,8 +143,11 @@ _FIRST = (
 )
 
 
-def _given(domain: str, next_hop: str) -> Record:
-    """A domain of the command line: what would be a comment or a next hop in a file is wrong here."""
+def given(domain: str, next_hop: str) -> Record:
+    """A domain of the command line: what would be a comment or a next hop in a file is wrong here.
+
+    Raises ValueError, which says what is wrong.
+    """
     record = parse_line(f"{domain} {next_hop}", FROM_COMMAND)
     if record is None or len(domain.split()) != 1 or record.next_hop != next_hop:
         raise ValueError(f"{domain!r}{f' with next hop {next_hop!r}' if next_hop else ''} is not one domain")
@@ -167,10 +200,15 @@ def export(args: argparse.Namespace, config: Config) -> int:
         if args.json:
             print(json.dumps(record._asdict(), ensure_ascii=False))
         elif args.postfix:
-            print("\n".join(f"{name} OK" for name in _as_postfix_asks(record)))
+            print("\n".join(postfix_lines(record)))
         else:
             print(record.line())
     return GOOD
+
+
+def postfix_lines(record: Record) -> list[str]:
+    """The lines of one domain in the source of a Postfix table for relay_domains."""
+    return [f"{name} OK" for name in _as_postfix_asks(record)]
 
 
 def _as_postfix_asks(record: Record) -> list[str]:

@@ -22,7 +22,7 @@ from mxweir.domains.match import digest, find, parents
 from mxweir.events import Observer, Trouble, notice
 from mxweir_policyd.relaydomains.confirm import Confirmations, Resume
 from mxweir_policyd.relaydomains.queries import queries
-from mxweir_policyd.relaydomains.sources.postgres import SourceError, connection_parameters, told
+from mxweir_policyd.relaydomains.sources.postgres import SourceError, connection_parameters, session, told
 
 _TOGETHER = 200
 """Domains in one query; each has up to nine hashes."""
@@ -85,7 +85,7 @@ class Asker:
     async def _connected(self) -> psycopg.AsyncConnection[Any]:
         connection = await psycopg.AsyncConnection.connect(**connection_parameters(self._settings))
         with self._bounded(connection):
-            await connection.execute(f"SET statement_timeout = {_STATEMENT * 1000:.0f}")
+            await connection.execute(session(_STATEMENT).encode())
         return connection
 
     async def _converse(self, connection: psycopg.AsyncConnection[Any]) -> None:

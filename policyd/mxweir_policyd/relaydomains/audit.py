@@ -7,7 +7,7 @@ knows the size of the table: what passes costs the same at ten domains and at te
 million.
 
 On mxweir's connections sequential scans are switched off, which PostgreSQL takes
-as a strong wish (`sources.postgres.PLANNING`). So one that is left, in a table of
+as a strong wish (`queries.PLANNING`). So one that is left, in a table of
 any size, means that there is no index for the query.
 """
 

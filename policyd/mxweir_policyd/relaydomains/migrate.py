@@ -63,6 +63,7 @@ def migrate(connection: psycopg.Connection[Any], create: bool) -> list[Migration
     """
     try:
         with connection.transaction():
+            connection.execute("SET LOCAL statement_timeout = 0")
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
             had = _had(connection, create)
             missing = [migration for migration in migrations() if migration.number > had]

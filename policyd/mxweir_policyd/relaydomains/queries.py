@@ -2,8 +2,8 @@
 
 What a daemon sends is in `queries`: looked up by hash, or read in the order of
 an index and cut off by LIMIT, so that it costs the same however large the table
-is. `audit` has the planner confirm it. Of what the commands send, ADD and REMOVE
-are such queries too; IMPORT compares the whole table with a whole file, so it
+is. `audit` has the planner confirm it. Of what the commands send, ADD, REMOVE
+and ANY are such queries too; IMPORT compares the whole table with a whole file, so it
 reads all of both, and no daemon sends it.
 
 The table is ours, `mxweir.domains`, or a view of a customer's that has the same
@@ -42,6 +42,21 @@ _STORED = f"""set_byte('\\x00'::bytea, 0, {_NONE}
 
 LAST = b"\xff" * 32
 """No hash lies behind it."""
+
+_PLANNING = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
+    "max_parallel_workers_per_gather": "0",
+    "jit": "off",
+}
+
+PLANNING = "; ".join(f"SET {name} = {value}" for name, value in _PLANNING.items())
+"""How the planner is to go about it on our connections: each of our queries has an index to go by.
+
+Left alone, it reads a table of some hundred thousand rows from end to end and
+sorts it, for each batch again: rows in the order of hashes look dear to it.
+"""
 
 OVERLAP = "15 minutes"
 """How long a transaction on a customer's table may take before its rows are found only by the full verify."""
@@ -163,10 +178,13 @@ RETURNING xmax = 0""",
 )
 """Adds one domain, or changes it; gives whether it is new. Adding takes nothing away."""
 
+ANY = Query("any", f"SELECT hash FROM {TABLE} LIMIT 1", 1, {})
+
 REMOVE = Query("remove", f"DELETE FROM {TABLE} WHERE hash = %(hash)s", 1, {"hash": _MIDDLE})
 
 INCOMING = (
     "SET LOCAL statement_timeout = 0",
+    *(f"SET LOCAL {name} TO DEFAULT" for name in _PLANNING),
     """CREATE TEMPORARY TABLE incoming (line bigint, name text COLLATE "C", unicode_name text, next_hop text,
     include_subdomains boolean) ON COMMIT DROP""",
 )

@@ -62,6 +62,14 @@ def add(connection: Connection, records: Iterable[Record], tenant: str | None) -
     return added
 
 
+def is_empty(connection: Connection) -> bool:
+    """Whether there is no domain at all. Raises SourceError."""
+    try:
+        return connection.execute(queries.ANY.text).fetchone() is None
+    except psycopg.Error as error:
+        raise SourceError(told(error)) from None
+
+
 def remove(connection: Connection, domain: str) -> bool:
     """Remove a folded domain; False if it was not there. Raises SourceError."""
     try:

@@ -24,7 +24,8 @@ import psycopg
 from psycopg import conninfo
 
 from mxweir.config.sections import Postgres
-from mxweir_policyd.relaydomains.queries import BATCH, CHANNEL, LAST, RANGE, Query, queries
+from mxweir.service import ServiceError
+from mxweir_policyd.relaydomains.queries import BATCH, CHANNEL, LAST, PLANNING, RANGE, Query, queries
 
 Row = tuple[bytes, bytes]
 """A hash, and what the replica stores for it."""
@@ -36,24 +37,11 @@ REMEMBERED = 30 * 86_400.0
 """Seconds for which the table remembers what was removed, and ten days less (schema/0001_domains.sql)."""
 
 
-PLANNING = "; ".join(
-    f"SET {name} = {value}"
-    for name, value in (
-        ("enable_seqscan", "off"),
-        ("enable_bitmapscan", "off"),
-        ("enable_sort", "off"),
-        ("max_parallel_workers_per_gather", "0"),
-        ("jit", "off"),
-    )
-)
-"""Each of our queries has an index to go by. Left alone, the planner reads a table of some hundred thousand
-rows from end to end and sorts it, for each batch again: rows in the order of hashes look dear to it."""
-
 _GRACE = 1.0
 """Seconds beyond the server's own statement_timeout: its word on the matter says more than ours."""
 
 
-class SourceError(Exception):
+class SourceError(ServiceError):
     """PostgreSQL did not give what it was asked for; one line, without secrets. Trying again may help."""
 
 
