@@ -28,7 +28,7 @@ class AccessList:
     """Looked up by value, not walked: ten thousand entries cost what one costs."""
 
     def __init__(self, entries: Sequence[AccessEntry], folder: Folder) -> None:
-        self._empty = not entries
+        self.empty = not entries
         self._values: dict[str, dict[str, list[Entry]]] = {}
         self._networks: dict[tuple[int, int], dict[int, list[Entry]]] = {}
         for order, written in enumerate(entries):
@@ -46,7 +46,7 @@ class AccessList:
 
     def find(self, facts: Facts, now: float) -> Entry | None:
         """The first entry in force that matches; `now` in seconds since the epoch."""
-        if self._empty:
+        if self.empty:
             return None
         best: Entry | None = None
         for key, values in self._values.items():

@@ -5,7 +5,7 @@ there are two: `mxweir.log` writes lines, `mxweir.metrics` counts.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from mxweir.facts import Facts
 
@@ -40,6 +40,13 @@ class Decided(NamedTuple):
 
     facts: Facts
     decision: Decision
+    seconds: float
+
+
+class Passed(NamedTuple):
+    """So many policy questions passed with nothing to say about them, all answered within `seconds`."""
+
+    questions: int
     seconds: float
 
 
@@ -112,7 +119,7 @@ def warning(what: str, /, **fields: object) -> Notice:
     return Notice(what, fields, "warning")
 
 
-Event = Decided | Scanned | Asked | Trouble | Notice
+Event = Decided | Passed | Scanned | Asked | Trouble | Notice
 Observer = Callable[[Event], None]
 Handlers = Mapping[type, Callable[[Any], None]]
 """What an observer does with which kind of event; kinds that it lacks, it is not told."""
@@ -120,8 +127,7 @@ Handlers = Mapping[type, Callable[[Any], None]]
 
 def tell_all(*observers: Handlers) -> Observer:
     """One observer that tells each of the others what it wants to know."""
-    kinds = (Decided, Scanned, Asked, Trouble, Notice)
-    told = {kind: tuple(h[kind] for h in observers if kind in h) for kind in kinds}
+    told = {kind: tuple(h[kind] for h in observers if kind in h) for kind in get_args(Event)}
 
     def tell(event: Event) -> None:
         for handle in told[type(event)]:

@@ -6,6 +6,7 @@ runs, and the same client asks about the same sender again and again.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
 from typing import NamedTuple, TypeVar
@@ -29,14 +30,16 @@ _LONGEST_REMEMBERED = 512
 """Bytes; what is longer is no honest address and is folded each time, so that it fills no memory."""
 
 
-class Client(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Client:
     """Who connects: address in canonical form, and the network it is counted as."""
 
     address: str
     network: str
 
 
-class Sender(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Sender:
     """Envelope sender: folded address, domain, registrable domain; `given` is as the client wrote it."""
 
     address: str
@@ -45,7 +48,8 @@ class Sender(NamedTuple):
     given: str
 
 
-class Recipient(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Recipient:
     """Envelope recipient: mailbox, domain; `given` is as the client wrote it."""
 
     mailbox: str
@@ -138,7 +142,9 @@ class Folder:
 
         def recipient(given: str) -> Recipient:
             domain = fold_domain(address.split(given)[1])
-            return Recipient(fold_recipient(given, recipient_delimiter), domain, given)
+            mailbox = fold_recipient(given, recipient_delimiter)
+            # One text where both are the same: what a question touches has to come from memory.
+            return Recipient(mailbox, domain, mailbox if mailbox == given else given)
 
         self.client = Folds(client)
         self.sender = Folds(sender)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from mxweir import __version__
-from mxweir.events import Asked, Decided, Handlers, Scanned, Trouble
+from mxweir.events import Asked, Decided, Handlers, Passed, Scanned, Trouble
 
 ANSWER_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 SCAN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -49,10 +49,10 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, seconds: float) -> None:
-        """Count one duration."""
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.sum += seconds
+    def observe(self, seconds: float, count: int = 1) -> None:
+        """Count one duration, or several that were the same."""
+        self.counts[bisect_left(self.bounds, seconds)] += count
+        self.sum += seconds * count
 
     def family(self) -> Metric:
         """What Prometheus is shown."""
@@ -118,7 +118,11 @@ class PolicyMetrics:
 
     def handlers(self) -> Handlers:
         """What is counted."""
-        return {Decided: self._decided, Trouble: self._metrics.trouble}
+        return {Decided: self._decided, Passed: self._passed, Trouble: self._metrics.trouble}
+
+    def _passed(self, event: Passed) -> None:
+        self._decisions.values["", "", "pass"] += event.questions
+        self._seconds.observe(event.seconds, event.questions)
 
     def _decided(self, event: Decided) -> None:
         _, (verdict, _, check, rule, _, _, observed), seconds = event

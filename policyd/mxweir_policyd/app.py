@@ -16,7 +16,7 @@ from mxweir.access import AccessList
 from mxweir.clock import system_clock
 from mxweir.config import Config, ConfigError, load
 from mxweir.endpoint import Endpoint
-from mxweir.events import Event, Trouble, notice, tell_all, warning
+from mxweir.events import Decided, Event, Trouble, notice, tell_all, warning
 from mxweir.facts import Folder
 from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, PolicyMetrics
@@ -85,8 +85,13 @@ class PolicyDaemon:
             PolicyMetrics(self._metrics).handlers(), self._log.handlers()
         )
         self._domains = RelayDomains(config, self._observe, self._metrics)
-        pipeline = build_pipeline(config, self._domains.table)
-        self._answerer = Answerer(pipeline, self._clock, self._observe, self._domains.confirm)
+        self._answerer = Answerer(
+            build_pipeline(config, self._domains.table),
+            self._clock,
+            self._observe,
+            self._domains.confirm,
+            tell_each=Decided in self._log.handlers(),
+        )
         self._sessions = Sessions(config.policyd.max_connections, self._answerer)
         self._listeners: list[service.Listener] = []
         self._servers: list[asyncio.AbstractServer] = []
@@ -288,7 +293,7 @@ class PolicyDaemon:
             self._observe(warning("needs a restart to take effect", keys=" ".join(fixed)))
         self._drain_time = config.policyd.drain
         pipeline = await in_thread(partial(build_pipeline, config, self._domains.table))
-        pipeline.limits.adopt(self._answerer.pipeline.limits, self._clock())
+        pipeline.adopt(self._answerer.pipeline, self._clock())
         self._answerer.pipeline = pipeline
         await self._domains.take(config)
         self._observe(notice("configuration reloaded", limits=len(config.limit), access=len(config.access)))

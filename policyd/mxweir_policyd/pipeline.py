@@ -25,7 +25,8 @@ from mxweir.facts import Facts, Folder
 from mxweir.ratelimit.limits import Limits
 from mxweir.trail import Step
 from mxweir_policyd.decision import PASS, blocked, limited, relay_denied, relay_unknown, unconfirmed
-from mxweir_policyd.protocol import Request
+from mxweir_policyd.express import Express, write_express
+from mxweir_policyd.protocol import Attributes
 
 CONTEXTS = (b"", b"relay", b"limits", b"message")
 
@@ -63,8 +64,17 @@ class Pipeline:
         self._access = access
         self.domains = domains
         self.limits = limits
+        self.express = self._write_express()
 
-    def facts(self, request: Request) -> Facts:
+    def adopt(self, former: "Pipeline", now: float) -> None:
+        """Take over what the limits of a former configuration remember, and leave those without it."""
+        self.limits.adopt(former.limits, now)
+        self.express = self._write_express()
+
+    def _write_express(self) -> Express:
+        return write_express(self._folder, self._access, self.domains.state, self.limits)
+
+    def facts(self, request: Attributes) -> Facts:
         """Everything about a request, derived once."""
         state, client, helo, sender, recipient, queue_id, instance, size, user, context = request
         folder = self._folder

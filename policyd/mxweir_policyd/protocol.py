@@ -9,6 +9,7 @@ parser behind it, which says the same about whatever both can read.
 """
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 MAX_REQUEST = 64 * 1024
@@ -20,6 +21,10 @@ MAX_ATTRIBUTES = 128
 
 class ProtocolError(Exception):
     """What came in is no policy request; the text is from a closed set."""
+
+
+Attributes = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
+"""The values of a `Request`, in its order, without the names: a plain tuple is taken apart faster."""
 
 
 class Request(NamedTuple):
@@ -54,11 +59,11 @@ _SENT_LATELY = {"tls_sni", "compatibility_level", "mail_version"}
 
 
 def _pattern(name: str) -> str:
-    line = f"{name}=(.*)\n" if name in Request._fields else f"{name}=.*\n"
+    line = f"{name}=(.*+)\n" if name in Request._fields else f"{name}=.*+\n"
     return f"(?:{line})?" if name in _SENT_LATELY else line
 
 
-_IN_ORDER = re.compile(f"request=smtpd_access_policy\n{''.join(map(_pattern, _SENT))}\n".encode())
+_in_order = re.compile(f"request=smtpd_access_policy\n{''.join(map(_pattern, _SENT))}\n".encode()).fullmatch
 
 
 class RequestReader:
@@ -67,15 +72,15 @@ class RequestReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Request]:
+    def feed(self, data: bytes) -> Sequence[Attributes]:
         """Take the next bytes; returns the requests that they complete.
 
         Raises ProtocolError; the connection is then to be closed, since where
         the next request begins is not known.
         """
         whole = not self._buffer and len(data) <= MAX_REQUEST and b"\0" not in data
-        if whole and (match := _IN_ORDER.fullmatch(data)):
-            return [tuple.__new__(Request, match.groups())]
+        if whole and (match := _in_order(data)):
+            return (match.groups(),)  # type: ignore[return-value] # as many groups as Request has fields
         try:
             return self._feed(data)
         except ProtocolError:

@@ -6,30 +6,33 @@ lets anybody relay.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import cast
 
 from mxweir.domains.match import Match, State
-from mxweir.events import Decided, Observer, Trouble
+from mxweir.events import Decided, Observer, Passed, Trouble
 from mxweir.facts import Facts
 from mxweir_policyd import maps
 from mxweir_policyd.decision import PASS, UNCONFIRMED
 from mxweir_policyd.deferred import Answers, Debts, Owed
+from mxweir_policyd.express import PASSED
 from mxweir_policyd.pipeline import Pipeline
-from mxweir_policyd.protocol import ProtocolError, Request, RequestReader, format_reply
+from mxweir_policyd.protocol import Attributes, ProtocolError, RequestReader, format_reply
 from mxweir_policyd.socketmap import Lookup, LookupReader, SocketmapError
-
-_DUNNO = format_reply("DUNNO")
-
 
 Confirm = Callable[[str, Callable[[Match], None]], None]
 """Asks PostgreSQL about a folded domain, and calls with what it says."""
 
 
 class Answerer:
-    """Answers requests by the pipeline in force, and tells the observers; shared by all connections."""
+    """Answers requests by the pipeline in force, and tells the observers; shared by all connections.
+
+    With `tell_each`, each request that simply passed is told by itself; else
+    they are told together, as a number.
+    """
 
     def __init__(
         self,
@@ -37,33 +40,33 @@ class Answerer:
         clock: Callable[[], float],
         observe: Observer,
         confirm: Confirm | None = None,
+        *,
+        tell_each: bool = True,
     ) -> None:
         self.pipeline = pipeline
         self.clock = clock
         self.observe = observe
         self.confirm: Confirm = confirm or _nobody_to_ask
         self.debts = Debts()
+        self._tell_each = tell_each
 
-    def answer(self, requests: Sequence[Request]) -> Sequence[bytes | Owed]:
+    def answer(self, requests: Sequence[Attributes]) -> Sequence[bytes | Owed]:
         """The replies to requests that came in together."""
         started, now = perf_counter(), self.clock()
-        pipeline, observe = self.pipeline, self.observe
         replies: list[bytes | Owed] = []
-        for request in requests:
-            try:
-                facts = pipeline.facts(request)
-                decision = pipeline.decide(facts, now)
-                if decision is PASS:
-                    reply = _DUNNO
-                elif decision.verdict == UNCONFIRMED:
-                    replies.append(self._ask_first(facts, started))
-                    continue
-                else:
-                    reply = format_reply(decision.reply)
-                observe(tuple.__new__(Decided, (facts, decision, perf_counter() - started)))
-            except Exception as error:  # noqa: BLE001 - whatever it is, Postfix gets its answer
-                reply = self._fault(error)
-            replies.append(reply)
+        rest, passed = requests, 0
+        while (begun := len(replies)) < len(requests):
+            # Whatever goes wrong on the express lane, goes wrong again on the long way, and is told there.
+            with contextlib.suppress(Exception):
+                self.pipeline.express(rest, replies, now)
+            passed += len(replies) - begun
+            if self._tell_each:
+                self._tell(requests[begun : len(replies)], started)
+            if len(replies) < len(requests):
+                replies.append(self._decide(requests[len(replies)], now, started))
+                rest = requests[len(replies) :]
+        if passed and not self._tell_each:
+            self.observe(Passed(passed, perf_counter() - started))
         return replies
 
     def look_up(self, lookup: Lookup) -> bytes | Owed:
@@ -76,6 +79,22 @@ class Answerer:
             return cast("bytes", maps.answer(lookup, self.pipeline.domains, confirmed))
 
         return self.debts.owe(partial(self.confirm, found.domain), finish)
+
+    def _tell(self, passed: Sequence[Attributes], started: float) -> None:
+        for request in passed:
+            self.observe(Decided(self.pipeline.facts(request), PASS, perf_counter() - started))
+
+    def _decide(self, request: Attributes, now: float, started: float) -> bytes | Owed:
+        """The long way."""
+        try:
+            facts = self.pipeline.facts(request)
+            decision = self.pipeline.decide(facts, now)
+            if decision.verdict == UNCONFIRMED:
+                return self._ask_first(facts, started)
+            self.observe(Decided(facts, decision, perf_counter() - started))
+            return format_reply(decision.reply)
+        except Exception as error:  # noqa: BLE001 - whatever it is, Postfix gets its answer
+            return self._fault(error)
 
     def _ask_first(self, facts: Facts, started: float) -> bytes | Owed:
         def finish(confirmed: Match) -> bytes:
@@ -91,7 +110,7 @@ class Answerer:
     def _fault(self, error: Exception) -> bytes:
         what = f"{type(error).__name__}: {error}"
         self.observe(Trouble("internal error, answered DUNNO", what, "error"))
-        return _DUNNO
+        return PASSED
 
 
 def _nobody_to_ask(_: str, resume: Callable[[Match], None]) -> None:
@@ -138,15 +157,20 @@ class Turn:
     def answer(self) -> None:
         """Answer all that waits."""
         waiting, self._waiting = self._waiting, []
-        asked = [(session, request) for session, data in waiting for request in session.read(data)]
-        answers = self._answerer.answer([request for _, request in asked])
+        asked: list[PolicySession] = []
+        requests: list[Attributes] = []
+        for session, data in waiting:
+            for request in session.read(data):
+                asked.append(session)
+                requests.append(request)
+        replies = self._answerer.answer(requests)
         if self._answerer.debts.open:
-            for (session, _), answer in zip(asked, answers, strict=True):
-                session.answers.give(answer)
+            for session, reply in zip(asked, replies, strict=True):
+                session.answers.give(reply)
             return
-        for (session, _), answer in zip(asked, cast("Sequence[bytes]", answers), strict=True):
+        for session, reply in zip(asked, cast("Sequence[bytes]", replies), strict=True):
             try:
-                session.transport.write(answer)
+                session.transport.write(reply)
             except RuntimeError:  # uvloop's word for a connection that is gone; the others want theirs
                 continue
 
@@ -212,13 +236,13 @@ class PolicySession(Session):
         """Whether a request has begun and is not answered."""
         return self._reader.pending or len(self.answers) > 0
 
-    def read(self, data: bytes) -> list[Request]:
+    def read(self, data: bytes) -> Sequence[Attributes]:
         """The requests that are whole now."""
         try:
             return self._reader.feed(data)
         except ProtocolError as error:
             self._refuse("policy protocol error", str(error))
-            return []
+            return ()
 
 
 class MapSession(Session):

@@ -120,7 +120,7 @@ SAMPLES = {
 def feed(*chunks: bytes) -> list[Request]:
     """Feed these chunks to one reader; all requests that come out."""
     reader = RequestReader()
-    return [found for chunk in chunks for found in reader.feed(chunk)]
+    return [Request(*found) for chunk in chunks for found in reader.feed(chunk)]
 
 
 def feed_bytewise(data: bytes) -> list[Request]:
@@ -182,7 +182,7 @@ def test_the_expression_for_postfixs_order_and_the_general_parser_agree(
     order: list[str], given: dict[str, bytes]
 ) -> None:
     data = request(order, **given)
-    match = protocol._IN_ORDER.fullmatch(data)
+    match = protocol._in_order(data)
     assert match is not None
     assert Request._make(match.groups()) == parse_request(data[:-1])
 

@@ -19,13 +19,19 @@ from mxweir.config import LimitRule
 from mxweir.events import Observed
 from mxweir.facts import READERS, Facts, Folder
 from mxweir.ratelimit.arithmetic import ROUNDING
-from mxweir.ratelimit.express import LONGEST_JOINED, Express, write_express
 from mxweir.ratelimit.memory import DistinctTable, GcraTable, Pace, Paces, Repeats, Row, Table, WindowTable
 from mxweir.ratelimit.rate import Rate
 from mxweir.trail import Step
 
-_SEPARATOR = "\n"
+SEPARATOR = "\n"
 """Between the parts of a key: the one character that no attribute can hold."""
+
+LONGEST_JOINED = 320
+"""Characters in a key of three or more parts before it is hashed.
+
+Two parts never make more than 1.3 KB, and need no look: each has up to 255 bytes, and the widest character
+of one sets the width of both. Nor do 320 characters.
+"""
 
 _UNLIMITED = Pace(float("inf"), 1.0, float("inf"))
 _UNITS: dict[tuple[bytes, bytes], tuple[str, ...]] = {
@@ -90,13 +96,6 @@ class Limit:
         return f"{math.ceil(used - ROUNDING)}/{'unlimited' if capacity == float('inf') else int(capacity)}"
 
 
-class Plan(NamedTuple):
-    """The limits that are asked at one moment, and their express lane if they have one."""
-
-    limits: tuple[Limit, ...]
-    express: Express | None
-
-
 class Limits:
     """All limits of one process."""
 
@@ -104,28 +103,27 @@ class Limits:
         self._capacity = max_keys // max(1, len(rules))
         self.limits = [Limit(rule, folder, self._capacity) for rule in rules]
         self.repeats = Repeats()
-        self._plans = self._make_plans()
+        self._asked = self._by_moment()
 
     def decide(self, facts: Facts, now: float) -> Outcome:
         """Ask all limits of this question, and charge them if none refuses; `now` in seconds."""
-        plan = self._plans.get((facts.state, facts.context), _NO_PLAN)
-        if not plan.limits:
+        limits = self.asked_at(facts.state, facts.context)
+        if not limits:
             return _NO_OBJECTION
         identity = _identity(facts)
-        repeats = self.repeats
-        if identity in repeats.young or identity in repeats.old:
+        if identity in self.repeats:
             return _NO_OBJECTION
-        if plan.express is not None and plan.express(facts, now):
-            outcome = _NO_OBJECTION
-        else:
-            outcome = self._decide(plan.limits, facts, now)
+        outcome = self._decide(limits, facts, now)
         if identity and outcome.refusal is None:
-            repeats.add(identity)
+            self.repeats.add(identity)
         return outcome
+
+    def asked_at(self, state: bytes, context: bytes) -> Sequence[Limit]:
+        """The limits that a question takes part in, by its protocol_state and policy_context."""
+        return self._asked.get((state, context), ())
 
     @staticmethod
     def _decide(limits: Iterable[Limit], facts: Facts, now: float) -> Outcome:
-        """The long way, which defines the answer."""
         charges: list[tuple[Table, str, Any]] = []
         observed: tuple[Observed, ...] = ()
         for limit in limits:
@@ -150,14 +148,14 @@ class Limits:
 
     def preview(self, facts: Facts, now: float) -> tuple[Outcome, list[Step]]:
         """What `decide` would say, with each limit's figures; charges nothing."""
-        plan = self._plans.get((facts.state, facts.context), _NO_PLAN).limits
-        if plan and _identity(facts) in self.repeats:
+        asked = self.asked_at(facts.state, facts.context)
+        if asked and _identity(facts) in self.repeats:
             return _NO_OBJECTION, [
                 Step("limits", "", "", "pass", note="this very question was counted before")
             ]
         steps: list[Step] = []
         outcome = _NO_OBJECTION
-        for limit in plan:
+        for limit in asked:
             key = limit.key(facts)
             if not key:
                 steps.append(
@@ -214,24 +212,13 @@ class Limits:
                 limit.table = before.table
             elif before is not None and identity(before.rule) == identity(limit.rule):
                 limit.table.load(before.table.rows(now), now, 0.0)
-        self._plans = self._make_plans()
+        self._asked = self._by_moment()
 
-    def _make_plans(self) -> dict[tuple[bytes, bytes], Plan]:
-        plans = {}
-        for moment, units in _UNITS.items():
-            limits = tuple(limit for limit in self.limits if limit.rule.unit in units)
-            plain = [
-                (limit.rule.key, limit.table)
-                for limit in limits
-                if isinstance(limit.table, GcraTable) and not limit.by_byte
-            ]
-            plans[moment] = Plan(
-                limits, write_express(plain, _SEPARATOR) if len(plain) == len(limits) else None
-            )
-        return plans
-
-
-_NO_PLAN = Plan((), None)
+    def _by_moment(self) -> dict[tuple[bytes, bytes], Sequence[Limit]]:
+        return {
+            moment: tuple(limit for limit in self.limits if limit.rule.unit in units)
+            for moment, units in _UNITS.items()
+        }
 
 
 def identity(rule: LimitRule) -> str:
@@ -242,14 +229,14 @@ def identity(rule: LimitRule) -> str:
 
 def show_key(key: str) -> str:
     """A key as people read it."""
-    return key.replace(_SEPARATOR, ", ")
+    return key.replace(SEPARATOR, ", ")
 
 
 def _identity(facts: Facts) -> int:
     """The same for a repeated question only; 0 where Postfix gives no instance."""
     if not facts.instance:
         return 0
-    return hash((facts.instance, facts.state, facts.recipient.given, facts.client.address))
+    return hash((facts.instance, facts.state, facts.recipient.given))
 
 
 def _reader(names: Sequence[str]) -> Callable[[Facts], str]:
@@ -267,7 +254,7 @@ def _reader(names: Sequence[str]) -> Callable[[Facts], str]:
 
 def _joined(parts: Sequence[str]) -> str:
     """One key of several parts, each bounded already: what many of them make is bounded here."""
-    key = _SEPARATOR.join(parts)
+    key = SEPARATOR.join(parts)
     return hashed(key) if len(parts) > 2 and len(key) > LONGEST_JOINED else key
 
 

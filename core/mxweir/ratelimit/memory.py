@@ -329,5 +329,9 @@ class Repeats:
     def add(self, identity: int) -> None:
         """Remember one."""
         self.young.add(identity)
+        self.make_room()
+
+    def make_room(self) -> None:
+        """Forget those of long ago when there are many."""
         if len(self.young) >= self._HALF:
             self.old, self.young = self.young, set()
