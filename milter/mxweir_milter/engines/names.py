@@ -74,9 +74,7 @@ class Names:
         with self._lock:
             known = self._known.setdefault(host, _Known())
             if not known.asking and self._clock() >= known.next_at:
-                known.asking = True
-                # A daemon, which nobody waits for at the end: the lookup may hang for good.
-                threading.Thread(target=self._ask, args=(host, known), name="lookup", daemon=True).start()
+                self._start(host, known)
             ticket = known.ticket() if known.asking and not known.addresses else None
         if ticket:
             try:
@@ -86,6 +84,14 @@ class Names:
         if known.addresses:
             return known.addresses
         raise known.error or OSError(f"{host} has no address")
+
+    def _start(self, host: str, known: _Known) -> None:
+        """Begin to look up, in a daemon thread, which nobody waits for at the end: it may hang for good."""
+        try:
+            threading.Thread(target=self._ask, args=(host, known), name="lookup", daemon=True).start()
+            known.asking = True
+        except RuntimeError as error:  # the system gives us no more threads
+            known.error, known.next_at = OSError(f"{host}: {error}"), self._clock() + _RETRY
 
     def _ask(self, host: str, known: _Known) -> None:
         """In a thread of its own: look up, and tell those who wait."""

@@ -111,6 +111,17 @@ async def test_a_name_without_an_address_is_an_error():
         await names.addresses("engine.example")
 
 
+async def test_a_system_without_a_thread_to_spare_is_an_error_and_asked_again_later(monkeypatch):
+    names, _, clock = named(["192.0.2.1"])
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", lambda _: (_ for _ in ()).throw(RuntimeError("no thread")))
+        for _ in range(2):
+            with pytest.raises(OSError, match="no thread"):
+                await names.addresses("engine.example")
+    clock.advance(6)
+    assert await names.addresses("engine.example") == ["192.0.2.1"]
+
+
 def test_it_serves_one_loop_after_the_other():
     names, resolver, clock = named(["192.0.2.1"], ["192.0.2.2"])
     resolver.gate.clear()
