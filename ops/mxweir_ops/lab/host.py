@@ -7,7 +7,7 @@ import psycopg
 from mxweir.domains.reader import POSTGRES, RECORDS, TableReader
 from mxweir_ops.lab.asking import USUAL, PolicyClient
 from mxweir_ops.lab.daemons import Addresses, Daemon, Setup, get
-from mxweir_ops.lab.process import wait_until
+from mxweir_ops.lab.process import LabError, wait_until
 from mxweir_policyd.relaydomains.migrate import migrate
 
 PATIENCE = 30.0
@@ -62,6 +62,18 @@ class Host(Daemon):
     def is_at(self, state: str) -> bool:
         """Whether its follower comes to be at this, in time."""
         return wait_until(lambda: self.metric(f'mxweir_relay_follower{{state="{state}"}}') == 1.0, PATIENCE)
+
+    @property
+    def follower(self) -> int:
+        """The process id of its follower; LabError when there is none in time."""
+        if not wait_until(lambda: bool(self._followers()), PATIENCE):
+            raise LabError("there is no follower")
+        return self._followers()[0]
+
+    def _followers(self) -> list[int]:
+        daemon = self.child.pid
+        children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
+        return [int(pid) for pid in children if b"follower" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def content(self) -> set[str]:
         """The hashes in its replica, in hexadecimal."""

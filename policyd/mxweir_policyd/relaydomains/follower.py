@@ -22,7 +22,7 @@ from mxweir.clock import system_clock
 from mxweir.config.sections import Postgres
 from mxweir_policyd.relaydomains.follow import Follower, Step
 from mxweir_policyd.relaydomains.mirror import Mirror
-from mxweir_policyd.relaydomains.report import Following, Report, Settings
+from mxweir_policyd.relaydomains.report import BEAT, Following, Report, Settings
 from mxweir_policyd.relaydomains.sources.postgres import Source, SourceError
 from mxweir_policyd.relaydomains.tablefile import ReplicaError
 
@@ -36,7 +36,8 @@ _RESTS = 4
 """A comparison rests this many times as long as it works."""
 
 
-Tell = Callable[[Report], None]
+Tell = Callable[[Report | None], None]
+"""Has a line go to the daemon: None only says that the follower lives."""
 
 
 def main() -> None:
@@ -44,9 +45,9 @@ def main() -> None:
     settings = Settings.of_line(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_stdin, daemon=True).start()
 
-    def tell(report: Report) -> None:
-        sys.stdout.write(report.line())
-        sys.stdout.flush()
+    def tell(report: Report | None) -> None:
+        sys.stdout.buffer.write(BEAT if report is None else report.line().encode())
+        sys.stdout.buffer.flush()
 
     follow(settings, tell)
 
@@ -107,6 +108,7 @@ class _Connection:
         poll = self._settings.postgres.poll if notified else _TURN
         while True:
             poked = _wait(source, self._rest or _TURN, notified)
+            self._tell(None)
             now = time.monotonic()
             if poked or now - looked >= poll or self._mirror.frozen() != (self._state is Following.FROZEN):
                 time.sleep(max(0.0, looked + _BREATH - now))

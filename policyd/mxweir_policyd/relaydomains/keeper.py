@@ -16,10 +16,13 @@ from typing import cast
 
 from mxweir.backoff import Backoff
 from mxweir.events import Event, Observer, Trouble, notice, warning
-from mxweir_policyd.relaydomains.report import Following, Report, Settings
+from mxweir_policyd.relaydomains.report import BEAT, Following, Report, Settings
 
 _WAIT = 5.0
 """Seconds between two looks whether another daemon's follower is gone."""
+
+_SILENT = 60.0
+"""Seconds more than a query may take, after which a follower that says nothing is taken for hung."""
 
 _EVENTS: dict[Following, Callable[[], Event]] = {
     Following.FILLING: lambda: notice("relay domains are being filled"),
@@ -38,7 +41,7 @@ TROUBLES: dict[str, Callable[[str], Event]] = {
 
 
 class Keeper:
-    """Keeps one follower; `changed` is called when it has heard that something changed in PostgreSQL."""
+    """Keeps one follower; `changed` is called when the replica or what the follower is at has changed."""
 
     def __init__(self, settings: Settings, observe: Observer, changed: Callable[[], None]) -> None:
         self._settings = settings
@@ -92,17 +95,27 @@ class Keeper:
         self._process = process
         try:
             cast("asyncio.StreamWriter", process.stdin).write(self._settings.line())
-            while line := await cast("asyncio.StreamReader", process.stdout).readline():
-                self._take(Report.of_line(line))
+            await self._listen(cast("asyncio.StreamReader", process.stdout))
+            return await process.wait()
+        except TimeoutError:
+            process.kill()
             return await process.wait()
         finally:
             # Also when the daemon stops: a follower may end at any instant.
             self._process = None
             _order_to_stop(process)
 
+    async def _listen(self, said: asyncio.StreamReader) -> None:
+        """Until the follower ends; TimeoutError when it says nothing for so long that it must hang."""
+        silent = self._settings.postgres.query_timeout + _SILENT
+        while line := await asyncio.wait_for(said.readline(), silent):
+            if line != BEAT:
+                self._take(Report.of_line(line))
+
     def _take(self, report: Report) -> None:
         former, self.last = self.last, report
-        if report.changed or report.lost or report.state is Following.FAILING:
+        again = report.state is former.state and report.state is not Following.FAILING
+        if report.changed or report.lost or not again:
             self._changed()
         if report.trouble and (report.state, report.trouble) != (former.state, former.trouble):
             self._observe(TROUBLES[report.trouble](report.detail))

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from mxweir.config.sections import Postgres
 
+BEAT = b"\n"
+"""The line of a follower that has nothing to say, and lives."""
+
 
 class Settings(NamedTuple):
     """What a follower needs to know: the first line that it reads."""
