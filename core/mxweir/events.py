@@ -56,7 +56,8 @@ class Scanned(NamedTuple):
     `outcome` is ham, tagged, quarantined, rejected, unscanned or skipped;
     `reason` says why it was not scanned; `score` and `threshold` are None
     then; `size` is in bytes; `action` is the refusal or the reason to hold it,
-    empty where the message was simply accepted.
+    empty where the message was simply accepted. `policy` names the one that
+    decided, `overruled` those of other recipients that would have done more.
     """
 
     queue_id: str
@@ -72,6 +73,8 @@ class Scanned(NamedTuple):
     seconds: float
     size: int
     action: str = ""
+    policy: str = ""
+    overruled: str = ""
 
 
 class Asked(NamedTuple):

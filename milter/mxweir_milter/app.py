@@ -18,12 +18,15 @@ from mxweir import http, service
 from mxweir.clock import system_clock
 from mxweir.config import Config, ConfigError, load
 from mxweir.events import Event, Trouble, notice, tell_all, warning
+from mxweir.facts import Folder
 from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, ScanMetrics
 from mxweir_milter import gauges, scanner
+from mxweir_milter.allow import Allowed
+from mxweir_milter.policy import treatments_of
 from mxweir_milter.scanloop import ScanLoop
 from mxweir_milter.session import Policy, Session
-from mxweir_milter.verdict import Thresholds
+from mxweir_milter.tenants import Tenants
 
 if TYPE_CHECKING:
     from mxweir_milter.fronts.libmilter import LibmilterFront
@@ -55,18 +58,26 @@ def run(config: Config, path: Path) -> int:
     return status
 
 
-def build_policy(config: Config) -> Policy:
-    """What the sessions decide by."""
+def build_policy(config: Config, tenant_of: Callable[[str], str]) -> Policy:
+    """What the sessions decide by; `tenant_of` gives the tenant of a folded domain, or ""."""
     milter = config.milter
     return Policy(
         deadline=milter.deadline,
         max_scan_size=milter.max_scan_size,
-        thresholds=Thresholds(milter.tag_at, milter.quarantine_at, milter.reject_at),
-        unscanned=milter.unscanned,
+        treatments=treatments_of(milter, tenant_of),
+        allowed=_allowed(config),
         skip=frozenset(milter.skip),
         mynetworks=config.keys.mynetworks,
         has_engine=bool(milter.engine),
     )
+
+
+def _allowed(config: Config) -> Allowed | None:
+    """None where no entry allows anything: then nothing is folded, and no list of suffixes is read."""
+    if not any(entry.allow for entry in config.access):
+        return None
+    keys = config.keys
+    return Allowed(config.access, Folder(keys.ipv4_prefix, keys.ipv6_prefix, keys.recipient_delimiter))
 
 
 class MilterDaemon:
@@ -75,7 +86,8 @@ class MilterDaemon:
     def __init__(self, config: Config, path: Path) -> None:
         self._config = self._started_with = config
         self._path = path
-        self._policy = build_policy(config)
+        self._tenants = Tenants(config.state_dir)
+        self._policy = build_policy(config, self._tenants.of)
         clock = system_clock()
         self._log = LogObserver(config.log, clock, "milter")
         self._metrics = Metrics("milter")
@@ -159,6 +171,7 @@ class MilterDaemon:
                 if number != signal.SIGHUP:
                     return True
                 self._reload()
+            self._tenants.tick()
             with self._telling:
                 self._log.tick()
             if watched and not self._live():
@@ -186,7 +199,7 @@ class MilterDaemon:
 
     def _take(self, config: Config) -> None:
         # Made before anything changes: what fails here leaves all as it was.
-        policy = build_policy(config)
+        policy = build_policy(config, self._tenants.of)
         new_scanner = scanner.build(config.milter, self._observe, self._loop.scanner)
         old, new = self._started_with, config
         fixed = [f"milter.{key}" for key in _FIXED if getattr(new.milter, key) != getattr(old.milter, key)]

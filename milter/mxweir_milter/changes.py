@@ -11,13 +11,18 @@ after that, at the end of the header:
 
     X-Spam-Status: unscanned, reason=deadline       (and no other)
 
-Values are ASCII and folded with LF and a tab: libmilter refuses anything else
-with an exception, or corrupts it.
+The subject is rewritten only where a policy says so: it breaks a DKIM signature.
+
+Values that we make are ASCII and folded with LF and a tab: libmilter refuses
+anything else with an exception, or corrupts it. A subject keeps what it had, as
+long as that is UTF-8.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mxweir_milter.policy import Ruling
+from mxweir_milter.subject import tagged
 from mxweir_milter.verdict import Outcome, Reason, Result, Scored, Thresholds
 
 _FAMILY = "x-spam-"
@@ -48,12 +53,14 @@ class Answer:
 
     With a `reply` the message is refused and the rest is empty. Otherwise it is
     accepted: the fields in `remove` (name, instance counted from 1) are removed
-    in this order, then those in `add` appended; with `hold`, a reason, Postfix
-    keeps it in the hold queue.
+    in this order, those in `change` (name, instance, new value) are changed where
+    they stand, then those in `add` appended; with `hold`, a reason, Postfix keeps
+    it in the hold queue.
     """
 
     reply: Reply | None = None
     remove: tuple[tuple[str, int], ...] = ()
+    change: tuple[tuple[str, int, str], ...] = ()
     add: tuple[tuple[str, str], ...] = ()
     hold: str = ""
 
@@ -96,30 +103,38 @@ def too_many() -> Answer:
     return Answer(Reply("550", "5.6.0", "Message has too many X-Spam header fields"))
 
 
-def answer(
-    outcome: Outcome, result: Result, thresholds: Thresholds, unscanned: str, forged: Forged, queue_id: str
-) -> Answer:
-    """The answer for a message that was scanned, or should have been; `unscanned` as in the configuration."""
-    if outcome is Outcome.REJECTED and isinstance(result, Scored):
-        where = f", id {printable(queue_id)}" if queue_id else ""
-        limit = thresholds.reject_at if thresholds.reject_at is not None else thresholds.tag_at
-        score = f"score {number(result.score)}, limit {number(limit)}"
-        return Answer(Reply("550", "5.7.1", f"Message refused as spam ({score}{where})"))
-    hold = ""
-    if outcome is Outcome.QUARANTINED and isinstance(result, Scored):
-        hold = f"mxweir: score {number(result.score)}"
-    elif not isinstance(result, Scored) and not result.reason.passes:
-        if unscanned == "defer":
-            return Answer(Reply("451", "4.7.1", "Message cannot be checked for spam now, try again later"))
-        if unscanned == "quarantine":
-            hold = f"mxweir: unscanned, {result.reason}"
-    return Answer(remove=forged.removals(), add=tuple(_fields(result, thresholds)), hold=hold)
+def answer(ruling: Ruling, result: Result, forged: Forged, subject: bytes | None, queue_id: str) -> Answer:
+    """The answer for a message that was scanned, or should have been.
 
-
-def _fields(result: Result, thresholds: Thresholds) -> Iterator[tuple[str, str]]:
+    `subject` is the value of its first Subject field, None if it has none.
+    """
     if not isinstance(result, Scored):
-        yield unscanned_field(result.reason)
-        return
+        return _unscanned(ruling, result.reason, forged)
+    treatment, score = ruling.treatment, number(result.score)
+    if ruling.outcome is Outcome.REJECTED:
+        where = f", id {printable(queue_id)}" if queue_id else ""
+        limit = number(treatment.thresholds.reject_at)
+        text = f"{treatment.reject_text} (score {score}, limit {limit}{where})"
+        return Answer(Reply("550", "5.7.1", text))
+    hold = f"mxweir: score {score}" if ruling.outcome is Outcome.QUARANTINED else ""
+    value = tagged(subject or b"", treatment.subject_tag) if ruling.rewrites_subject else None
+    change: tuple[tuple[str, int, str], ...] = ()
+    add = tuple(_fields(result, treatment.thresholds))
+    if value is not None and subject is None:
+        add += (("Subject", value),)
+    elif value is not None:
+        change = (("Subject", 1, value),)
+    return Answer(None, forged.removals(), change, add, hold)
+
+
+def _unscanned(ruling: Ruling, reason: Reason, forged: Forged) -> Answer:
+    if ruling.unscanned == "defer":
+        return Answer(Reply("451", "4.7.1", "Message cannot be checked for spam now, try again later"))
+    hold = f"mxweir: unscanned, {reason}" if ruling.unscanned == "quarantine" else ""
+    return Answer(remove=forged.removals(), add=(unscanned_field(reason),), hold=hold)
+
+
+def _fields(result: Scored, thresholds: Thresholds) -> Iterator[tuple[str, str]]:
     spam = result.score >= thresholds.tag_at
     score = number(result.score)
     status = f"{'Yes' if spam else 'No'}, score={score} required={number(thresholds.tag_at)}"

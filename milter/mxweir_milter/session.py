@@ -19,23 +19,29 @@ from dataclasses import dataclass, field, replace
 
 from mxweir.deadline import Deadline
 from mxweir.events import Scanned
-from mxweir_milter import changes, verdict
+from mxweir_milter import changes
+from mxweir_milter.allow import Allowed
 from mxweir_milter.changes import Answer, Forged
 from mxweir_milter.facts import Client, Envelope, Macros, Tls, text_of
 from mxweir_milter.message import Content, Message
-from mxweir_milter.verdict import Failed, Outcome, Reason, Result, Scored, Thresholds
+from mxweir_milter.policy import Ruling, Treatment, Treatments, decide
+from mxweir_milter.verdict import Failed, Outcome, Reason, Result, Scored
 
 _RECIPIENTS_KEPT = 1000
+_OVERRULED_TOLD = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the configuration says about scanning; `deadline` in seconds, `max_scan_size` in bytes."""
+    """What the configuration says about scanning; `deadline` in seconds, `max_scan_size` in bytes.
+
+    `allowed` is None where no entry of the access list allows anything.
+    """
 
     deadline: float
     max_scan_size: int
-    thresholds: Thresholds
-    unscanned: str
+    treatments: Treatments
+    allowed: Allowed | None
     skip: frozenset[str]
     mynetworks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     has_engine: bool
@@ -59,7 +65,11 @@ class Wanted:
 
 @dataclass(slots=True)
 class _Transaction:
-    """One message on its way in; the policy is the one that was in force when it began."""
+    """One message on its way in; the policy is the one that was in force when it began.
+
+    `treatments` holds each once, however many recipients have it; `allowed`
+    counts the recipients whom the access list allows, the last time by `rule`.
+    """
 
     policy: Policy
     content: Content
@@ -69,7 +79,11 @@ class _Transaction:
     sasl_username: str = ""
     queue_id: str = ""
     smtputf8: bool = False
+    treatments: set[Treatment] = field(default_factory=set)
+    allowed: int = 0
+    rule: str = ""
     forged: Forged = field(default_factory=Forged)
+    subject: bytes | None = None
     failed: bool = False
     ended: float = 0.0
 
@@ -128,23 +142,33 @@ class Session:
     def rcpt(self, recipient: bytes) -> None:
         """A recipient that the mail server has accepted."""
         transaction = self._current()
+        address = _path(recipient)
         transaction.recipient_count += 1
         if len(transaction.recipients) < _RECIPIENTS_KEPT:
-            transaction.recipients.append(_path(recipient))
+            transaction.recipients.append(address)
+        treatment = transaction.policy.treatments.of(address)
+        if rule := self._allows(transaction, address):
+            transaction.allowed += 1
+            transaction.rule = rule
+            treatment = treatment.spared(rule)
+        transaction.treatments.add(treatment)
 
     def data(self, macros: Macros) -> Concluded | None:
         """All recipients are known; an answer now means that the message itself is of no interest."""
         transaction = self._current()
         transaction.queue_id = macros.get("i", "") or transaction.queue_id
-        if not self._passed_over(transaction):
+        why = self._passed_over(transaction)
+        if not why:
             return None
         self._transaction = None
-        return Concluded(Answer(), self._event(transaction, Answer(), Outcome.SKIPPED))
+        return Concluded(Answer(), self._event(transaction, Answer(), Outcome.SKIPPED, reason=why))
 
     def header(self, name: bytes, value: bytes) -> None:
         """One header field; `value` is all that stood after the colon."""
         transaction = self._current()
         transaction.forged.see(name.decode("ascii", "replace"))
+        if transaction.subject is None and name.lower() == b"subject":
+            transaction.subject = value
         transaction.content.add_header(name, value)
 
     def body(self, piece: bytes) -> bool:
@@ -170,11 +194,13 @@ class Session:
         """The answer for the message that ended, by its scan's result."""
         transaction = self._current()
         self._transaction = None
-        policy, forged = transaction.policy, transaction.forged
-        outcome = verdict.judge(result, policy.thresholds)
-        queue_id = transaction.queue_id
-        answer = changes.answer(outcome, result, policy.thresholds, policy.unscanned, forged, queue_id)
-        return Concluded(answer, self._event(transaction, answer, outcome, result))
+        treatments = transaction.treatments or {transaction.policy.treatments.default}
+        mildest, overruled = decide(result, treatments)
+        answer = changes.answer(
+            mildest, result, transaction.forged, transaction.subject, transaction.queue_id
+        )
+        event = self._event(transaction, answer, mildest.outcome, result)
+        return Concluded(answer, _with_policy(event, mildest, overruled))
 
     def abort(self) -> None:
         """The message will not be completed, or the session is over."""
@@ -194,14 +220,32 @@ class Session:
             self._transaction = self._begin()
         return self._transaction
 
-    def _passed_over(self, transaction: _Transaction) -> bool:
+    def _passed_over(self, transaction: _Transaction) -> str:
+        """Why this message is not looked at; "" when it is."""
         policy = transaction.policy
         if "authenticated" in policy.skip and transaction.sasl_username:
-            return True
-        return "mynetworks" in policy.skip and _is_in(self._client.address, policy.mynetworks)
+            return "authenticated"
+        if "mynetworks" in policy.skip and _is_in(self._client.address, policy.mynetworks):
+            return "mynetworks"
+        # Whoever could add one allowed recipient would get any message to the others past the scanner.
+        everyone = 0 < transaction.allowed == transaction.recipient_count
+        return transaction.rule if everyone else ""
+
+    def _allows(self, transaction: _Transaction, recipient: str) -> str:
+        """The entry of the access list that allows this recipient's mail, or ""."""
+        allowed = transaction.policy.allowed
+        if allowed is None:
+            return ""
+        sender, user = transaction.sender, transaction.sasl_username
+        return allowed.rule(self._client, sender, user, recipient, self._clock())
 
     def _event(
-        self, transaction: _Transaction, answer: Answer, outcome: Outcome, result: Result | None = None
+        self,
+        transaction: _Transaction,
+        answer: Answer,
+        outcome: Outcome,
+        result: Result | None = None,
+        reason: str = "",
     ) -> Scanned:
         score = result if isinstance(result, Scored) else None
         return Scanned(
@@ -212,13 +256,23 @@ class Session:
             outcome=outcome.value,
             engine=result.engine if result else "",
             score=score.score if score else None,
-            threshold=transaction.policy.thresholds.tag_at if score else None,
+            threshold=None,
             symbols=score.symbols if score else (),
-            reason=result.reason.value if isinstance(result, Failed) else "",
+            reason=result.reason.value if isinstance(result, Failed) else reason,
             seconds=self._monotonic() - transaction.ended if transaction.ended else 0.0,
             size=transaction.content.size,
             action=str(answer.reply or answer.hold),
         )
+
+
+def _with_policy(event: Scanned, mildest: Ruling, overruled: Sequence[Ruling]) -> Scanned:
+    """Say by which policy it was decided, and which others would have done more."""
+    treatment = mildest.treatment
+    told = [f"{each.treatment.name}:{each.action}" for each in overruled[:_OVERRULED_TOLD]]
+    if len(overruled) > _OVERRULED_TOLD:
+        told.append(f"and {len(overruled) - _OVERRULED_TOLD} more")
+    threshold = None if event.score is None else treatment.thresholds.tag_at
+    return event._replace(policy=treatment.name, overruled=" ".join(told), threshold=threshold)
 
 
 def _hindrance(transaction: _Transaction) -> Reason | None:

@@ -53,13 +53,18 @@ class Reason(StrEnum):
         return self in (Reason.NO_ENGINE, Reason.TOO_LARGE, Reason.ENGINE_SKIPPED, Reason.INTERNAL)
 
 
+NEVER = math.inf
+"""A threshold that no score reaches."""
+
+
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Scores from which a message is tagged, quarantined, rejected; None: never."""
+    """Scores from which a message is tagged, quarantined, rejected, its subject rewritten."""
 
     tag_at: float = 5.0
-    quarantine_at: float | None = None
-    reject_at: float | None = None
+    quarantine_at: float = NEVER
+    reject_at: float = NEVER
+    rewrite_subject_at: float = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +116,8 @@ def judge(result: Result, thresholds: Thresholds) -> Outcome:
     """What becomes of a message with this result."""
     if isinstance(result, Failed):
         return Outcome.UNSCANNED
-    if thresholds.reject_at is not None and result.score >= thresholds.reject_at:
+    if result.score >= thresholds.reject_at:
         return Outcome.REJECTED
-    if thresholds.quarantine_at is not None and result.score >= thresholds.quarantine_at:
+    if result.score >= thresholds.quarantine_at:
         return Outcome.QUARANTINED
     return Outcome.TAGGED if result.score >= thresholds.tag_at else Outcome.HAM

@@ -11,7 +11,8 @@ from mxweir.facts import Folder
 from mxweir.ratelimit.limits import Limit, Refusal
 from mxweir_milter import changes
 from mxweir_milter.changes import Forged
-from mxweir_milter.verdict import Failed, Outcome, Reason, Scored, Thresholds
+from mxweir_milter.policy import Treatment, ruling
+from mxweir_milter.verdict import Failed, Reason, Scored, Thresholds
 from mxweir_policyd import decision
 
 TOP = Path(__file__).parents[2]
@@ -50,13 +51,10 @@ def policy_replies() -> set[str]:
 
 def milter_replies() -> set[str]:
     """One of each kind that the milter gives."""
-    thresholds = Thresholds(5.0, None, 12.0)
-    spam, silent = Scored(20.0, 5.0, ("GTUBE",), "spamd"), Failed(Reason.DEADLINE)
-    given = [
-        changes.answer(Outcome.REJECTED, spam, thresholds, "accept", Forged(), "A1"),
-        changes.answer(Outcome.UNSCANNED, silent, thresholds, "defer", Forged(), "A1"),
-        changes.too_many(),
-    ]
+    treatment = Treatment(thresholds=Thresholds(reject_at=12.0), unscanned="defer")
+    results = Scored(20.0, 5.0, ("GTUBE",), "spamd"), Failed(Reason.DEADLINE)
+    given = [changes.answer(ruling(each, treatment), each, Forged(), None, "A1") for each in results]
+    given.append(changes.too_many())
     return {str(answer.reply) for answer in given}
 
 

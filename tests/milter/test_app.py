@@ -170,9 +170,9 @@ def test_a_new_configuration_holds_for_the_next_message(tmp_path):
     path.write_text(
         '[milter]\ntag_at = 3.0\n[[milter.engine]]\ntype = "spamd"\naddress = "inet:127.0.0.1:783"'
     )
-    assert (daemon._policy.thresholds.tag_at, daemon._policy.has_engine) == (5.0, False)
+    assert (daemon._policy.treatments.default.thresholds.tag_at, daemon._policy.has_engine) == (5.0, False)
     daemon._reload()
-    assert (daemon._policy.thresholds.tag_at, daemon._policy.has_engine) == (3.0, True)
+    assert (daemon._policy.treatments.default.thresholds.tag_at, daemon._policy.has_engine) == (3.0, True)
     assert len(daemon._loop.scanner.pools) == 1
     daemon._loop.stop()
 

@@ -5,15 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mxweir_milter.changes import Answer, Forged, Reply, answer, number, printable, too_many
+from mxweir_milter.policy import Treatment, ruling
 from mxweir_milter.testing import score
-from mxweir_milter.verdict import Failed, Reason, Scored, Thresholds, judge
+from mxweir_milter.verdict import Failed, Reason, Scored, Thresholds
 
 ALL = Thresholds(5.0, 8.0, 12.0)
 
 
-def told(result, thresholds=ALL, unscanned="accept", forged=None, queue_id="4XyZ1"):
-    outcome = judge(result, thresholds)
-    return answer(outcome, result, thresholds, unscanned, forged or Forged(), queue_id)
+def told(result, thresholds=ALL, forged=None, queue_id="4XyZ1", subject=b" Hello", **treatment):
+    by = ruling(result, Treatment(thresholds=thresholds, **treatment))
+    return answer(by, result, forged or Forged(), subject, queue_id)
 
 
 def seen(*names):
@@ -56,6 +57,34 @@ def test_rejected_mail_is_refused_with_a_reason_and_nothing_else():
 
 def test_a_message_without_symbols_has_no_tests():
     assert dict(told(Scored(0.0, 5.0, (), "spamd")).add)["X-Spam-Status"].endswith("tests=none")
+
+
+def test_a_refusal_says_what_the_policy_says_and_the_figures():
+    reply = told(score(15.2), reject_text="No spam, please", queue_id="").reply
+    assert str(reply) == "550 5.7.1 No spam, please (score 15.2, limit 12.0)"
+
+
+def test_a_subject_is_rewritten_where_it_stands_and_the_message_marked_as_ever():
+    given = told(score(6.0), Thresholds(5.0, rewrite_subject_at=6.0))
+    assert given.change == (("Subject", 1, "[SPAM] Hello"),)
+    assert [name for name, _ in given.add] == [
+        "X-Spam-Flag",
+        "X-Spam-Score",
+        "X-Spam-Status",
+        "X-Spam-Scanner",
+    ]
+
+
+def test_a_message_without_a_subject_gets_one():
+    given = told(score(6.0), Thresholds(5.0, rewrite_subject_at=6.0), subject=None)
+    assert given.change == ()
+    assert given.add[-1] == ("Subject", "[SPAM]")
+
+
+def test_held_mail_has_its_subject_rewritten_too_for_when_it_is_released():
+    given = told(score(9.0), Thresholds(5.0, 8.0, rewrite_subject_at=6.0), subject_tag="***")
+    assert given.hold
+    assert given.change == (("Subject", 1, "*** Hello"),)
 
 
 def test_unscanned_mail_has_one_field_with_the_reason():

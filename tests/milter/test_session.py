@@ -5,7 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mxweir.config import loads
+from mxweir.facts import Folder
 from mxweir.testing import SettableClock
+from mxweir_milter.allow import Allowed
+from mxweir_milter.policy import Rule, Treatment, Treatments
 from mxweir_milter.session import Concluded, Policy, Session, Wanted
 from mxweir_milter.testing import score
 from mxweir_milter.verdict import Failed, Reason, Thresholds
@@ -13,11 +17,23 @@ from mxweir_milter.verdict import Failed, Reason, Thresholds
 POLICY = Policy(
     deadline=8.0,
     max_scan_size=1000,
-    thresholds=Thresholds(5.0, 8.0, 12.0),
-    unscanned="accept",
+    treatments=Treatments(Treatment(thresholds=Thresholds(5.0, 8.0, 12.0))),
+    allowed=None,
     skip=frozenset({"authenticated", "mynetworks"}),
     mynetworks=(ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("2001:db8:1::/48")),
     has_engine=True,
+)
+
+STRICT = Treatment("strict", 0, Thresholds(2.0, reject_at=4.0), reject_text="No spam, please")
+TREATMENTS = Treatments(
+    Treatment("default", 2, Thresholds(5.0, 8.0, 12.0)),
+    [
+        Rule(
+            Treatment("strict", 0, Thresholds(2.0, reject_at=4.0), reject_text="No spam, please"),
+            ("strict.example",),
+        ),
+        Rule(Treatment("mild", 1, Thresholds(6.0)), ("mild.example",)),
+    ],
 )
 
 
@@ -106,13 +122,13 @@ def test_a_refusal_is_told_in_the_record():
 @pytest.mark.parametrize(
     ("address", "macros", "skipped"),
     [
-        ("203.0.113.9", {}, False),
-        ("192.0.2.7", {}, True),
-        ("IPv6:2001:db8:1::5", {}, True),
-        ("::ffff:192.0.2.7", {}, True),
-        ("", {}, False),
-        ("unknown", {}, False),
-        ("203.0.113.9", {"{auth_authen}": "bob"}, True),
+        ("203.0.113.9", {}, ""),
+        ("192.0.2.7", {}, "mynetworks"),
+        ("IPv6:2001:db8:1::5", {}, "mynetworks"),
+        ("::ffff:192.0.2.7", {}, "mynetworks"),
+        ("", {}, ""),
+        ("unknown", {}, ""),
+        ("203.0.113.9", {"{auth_authen}": "bob"}, "authenticated"),
     ],
 )
 def test_mail_of_our_networks_and_users_is_passed_over(address, macros, skipped):
@@ -120,9 +136,9 @@ def test_mail_of_our_networks_and_users_is_passed_over(address, macros, skipped)
     setting.session.connect("x", address, {})
     setting.envelope(macros=macros)
     concluded = setting.session.data({"i": "4XyZ1"})
-    assert (concluded is not None) == skipped
+    assert (concluded is not None) == bool(skipped)
     if concluded:
-        assert concluded.event.outcome == "skipped"
+        assert (concluded.event.outcome, concluded.event.reason) == ("skipped", skipped)
         assert concluded.event.queue_id == "4XyZ1"
         assert (concluded.answer.add, concluded.answer.remove) == ((), ())
 
@@ -140,6 +156,127 @@ def test_authentication_belongs_to_one_message():
     assert setting.session.data({}) is not None
     setting.envelope()
     assert setting.session.data({}) is None
+
+
+# Policies and the access list
+
+
+def test_the_mildest_policy_of_all_recipients_decides_and_the_record_names_it_and_those_it_overrules():
+    setting = Setting(treatments=TREATMENTS)
+    setting.message(recipients=[b"<a@example.org>", b"<b@strict.example>", b"<c@mild.example>"])
+    concluded = setting.session.conclude(score(13.0))
+    assert concluded.answer.reply is None
+    assert dict(concluded.answer.add)["X-Spam-Status"].startswith("Yes, score=13.0 required=6.0 ")
+    event = concluded.event
+    assert (event.outcome, event.policy, event.threshold) == ("tagged", "mild", 6.0)
+    assert event.overruled == "default:rejected strict:rejected"
+
+
+def test_a_single_recipient_gets_the_policy_of_its_domain():
+    setting = Setting(treatments=TREATMENTS)
+    setting.message(recipients=[b"<b@STRICT.example>"])
+    concluded = setting.session.conclude(score(4.0))
+    assert str(concluded.answer.reply) == "550 5.7.1 No spam, please (score 4.0, limit 4.0, id 4XyZ1)"
+    assert (concluded.event.policy, concluded.event.overruled) == ("strict", "")
+
+
+def test_recipients_beyond_those_that_are_kept_count_too():
+    setting = Setting(treatments=TREATMENTS)
+    recipients = [b"<r%d@strict.example>" % i for i in range(1500)]
+    setting.message(recipients=[*recipients, b"<last@mild.example>"])
+    assert setting.session.conclude(score(13.0)).event.policy == "mild"
+
+
+def test_policies_of_one_message_mean_nothing_to_the_next():
+    setting = Setting(treatments=TREATMENTS)
+    setting.message(recipients=[b"<c@mild.example>"])
+    setting.session.conclude(score(0.0))
+    setting.message(recipients=[b"<b@strict.example>"])
+    assert setting.session.conclude(score(5.0)).event.policy == "strict"
+
+
+def test_of_a_hundred_policies_that_are_overruled_a_few_are_named():
+    rules = [Rule(Treatment(f"p{i}", i, Thresholds(reject_at=6.0)), (f"d{i}.example",)) for i in range(100)]
+    setting = Setting(treatments=Treatments(Treatment(place=100), rules))
+    setting.message(recipients=[b"<a@example.org>", *(b"<a@d%d.example>" % i for i in range(100))])
+    told = setting.session.conclude(score(7.0)).event.overruled
+    assert told.startswith("p99:rejected p98:rejected ")
+    assert told.endswith(" and 92 more")
+
+
+@pytest.mark.parametrize(
+    ("subject", "change", "added"),
+    [
+        ([(b"Subject", b" Buy"), (b"SUBJECT", b" two")], (("Subject", 1, "[SPAM] Buy"),), ()),
+        ([(b"sUbJeCt", b"")], (("Subject", 1, "[SPAM]"),), ()),
+        ([(b"Subject", b" [SPAM] Buy")], (), ()),
+        ([], (), (("Subject", "[SPAM]"),)),
+    ],
+)
+def test_the_first_subject_is_rewritten_where_a_policy_says_so(subject, change, added):
+    setting = Setting(treatments=Treatments(Treatment(thresholds=Thresholds(rewrite_subject_at=6.0))))
+    setting.envelope()
+    setting.content(headers=[(b"From", b" a@b.example"), *subject])
+    answer = setting.session.conclude(score(6.0)).answer
+    assert answer.change == change
+    assert answer.add[4:] == added
+
+
+def test_no_subject_is_touched_by_default_or_below_the_threshold():
+    for treatment in (Treatment(), Treatment(thresholds=Thresholds(rewrite_subject_at=6.0))):
+        setting = Setting(treatments=Treatments(treatment))
+        setting.message()
+        assert setting.session.conclude(score(5.9)).answer.change == ()
+
+
+ALLOW = """
+    [[access]]
+    allow = "client_address"
+    value = "192.0.2.99"
+    [[access]]
+    allow = "recipient"
+    value = "abuse@example.org"
+    [[access]]
+    block = "sender"
+    value = "a@sender.example"
+    [[access]]
+    allow = "sender_org"
+    value = "sender.example"
+"""
+
+
+def allowing(**envelope):
+    setting = Setting(allowed=Allowed(loads(ALLOW).access, Folder()), skip=frozenset())
+    setting.envelope(**envelope)
+    return setting, setting.session.data({"i": "4XyZ1"})
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipients", "rule"),
+    [
+        (b"<b@sender.example>", [b"<b@example.org>", b"<c@example.org>"], "allow sender_org"),
+        (b"<a@sender.example>", [b"<b@example.org>"], ""),
+        (b"<a@sender.example>", [b"<Abuse@example.org>"], "allow recipient"),
+        (b"<a@sender.example>", [b"<abuse@example.org>", b"<b@example.org>"], ""),
+        (b"<x@other.example>", [], ""),
+    ],
+)
+def test_a_message_is_not_scanned_when_the_access_list_allows_all_its_recipients(sender, recipients, rule):
+    _, concluded = allowing(sender=sender, recipients=recipients)
+    assert (concluded.event.reason if concluded else "") == rule
+    if concluded:
+        assert concluded.event.outcome == "skipped"
+
+
+def test_what_an_allowed_recipient_gets_with_others_is_marked_at_most():
+    setting, concluded = allowing(recipients=[b"<abuse@example.org>", b"<b@example.org>"])
+    assert concluded is None
+    setting.content()
+    done = setting.session.conclude(score(20.0))
+    assert done.answer.reply is None
+    assert not done.answer.hold
+    assert dict(done.answer.add)["X-Spam-Flag"] == "YES"
+    assert (done.event.policy, done.event.overruled) == ("allow recipient", "default:rejected")
 
 
 def test_a_message_above_the_limit_is_not_scanned_and_says_so():

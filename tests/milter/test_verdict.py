@@ -22,8 +22,8 @@ ALL = Thresholds(5.0, 8.0, 12.0)
         (12.0, ALL, Outcome.REJECTED),
         (1000.0, Thresholds(5.0), Outcome.TAGGED),
         (1000.0, Thresholds(5.0, 8.0), Outcome.QUARANTINED),
-        (8.5, Thresholds(5.0, None, 12.0), Outcome.TAGGED),
-        (12.0, Thresholds(5.0, None, 12.0), Outcome.REJECTED),
+        (8.5, Thresholds(5.0, reject_at=12.0), Outcome.TAGGED),
+        (12.0, Thresholds(5.0, reject_at=12.0), Outcome.REJECTED),
         (12.0, Thresholds(12.0, 12.0, 12.0), Outcome.REJECTED),
     ],
 )

@@ -18,6 +18,7 @@ from mxweir.config.sections import (
     LimitRule,
     Log,
     Milter,
+    MilterPolicy,
     Policyd,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "LimitRule",
     "Log",
     "Milter",
+    "MilterPolicy",
     "Policyd",
     "Problem",
     "load",

@@ -2,11 +2,10 @@
 
 import ipaddress
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import TypeVar
 
 from mxweir.address import registrable_domain
-from mxweir.config import scanners
+from mxweir.config import policies, scanners
 from mxweir.config.readers import network
 from mxweir.config.schema import Place, Problem
 from mxweir.config.sections import AccessEntry, Config, LimitRule
@@ -82,16 +81,7 @@ def _listeners(config: Config) -> Iterator[Problem]:
 def _milter(config: Config) -> Iterator[Problem]:
     milter = config.milter
     yield from scanners.problems(milter, _readable(milter.engine))
-    thresholds = [
-        (name, value)
-        for name in ("tag_at", "quarantine_at", "reject_at")
-        if (value := getattr(milter, name)) is not None
-    ]
-    for (low, lower), (high, higher) in pairwise(thresholds):
-        if lower > higher:
-            yield Problem(
-                ("milter", high), f"{higher} lies below {low} = {lower}, which would never be reached"
-            )
+    yield from policies.problems(milter, _readable(milter.policy))
 
 
 def _access(entry: AccessEntry, place: Place, folder: Folder) -> Iterator[Problem]:

@@ -43,7 +43,7 @@ def _table(document: Mapping[str, Any], name: str) -> Iterator[str]:
         if (
             key not in nested
             and key not in arrays
-            and not (value == [] and key in ("access", "limit", "engine"))
+            and not (value == [] and key in ("access", "limit", "engine", "policy"))
         ):
             yield f"{key} = {_value(value)}"
     for key, value in nested.items():

@@ -5,6 +5,7 @@ ValueError with a sentence that says what would be right.
 """
 
 import ipaddress
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mxweir import endpoint, units
+from mxweir.domains.names import valid_domain
 from mxweir.ratelimit.rate import Rate, parse_rate
 
 T = TypeVar("T")
@@ -58,6 +60,30 @@ def number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not -1e6 <= value <= 1e6:
         raise ValueError(f"{value!r} is not a number such as 5.0")
     return float(value)
+
+
+def threshold(value: object) -> float:
+    """A finite number of points, or "never", which is infinite."""
+    if value == "never":
+        return math.inf
+    if isinstance(value, str):
+        raise ValueError(f'{value!r} is neither a number such as 5.0 nor "never"')
+    return number(value)
+
+
+def reply_text(value: object) -> str:
+    """What a refusal says: ASCII that may stand in an SMTP reply."""
+    found = text(value)
+    if not found or not found.isascii() or "%" in found or len(found) > 200:
+        raise ValueError(f'{value!r} is not a text of up to 200 characters of ASCII without "%"')
+    return found
+
+
+def mail_domain(value: object) -> str:
+    """A domain in folded form; with a dot in front, it and all below."""
+    given = _string(value, 'a domain such as "example.org" or ".example.org"')
+    tree = "." if given.startswith(".") else ""
+    return tree + valid_domain(given.removeprefix("."))
 
 
 def one_of(*words: str) -> Reader[str]:

@@ -71,6 +71,22 @@ class Breaker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MilterPolicy:
+    """What goes over the milter's own settings for some recipients; None: as there."""
+
+    name: str = setting(read.name, REQUIRED)
+    recipient_domain: tuple[str, ...] | None = setting(read.one_or_more(read.mail_domain), None)
+    tenant: tuple[str, ...] | None = setting(read.one_or_more(read.text), None)
+    tag_at: float | None = setting(read.number, None)
+    rewrite_subject_at: float | None = setting(read.threshold, None)
+    quarantine_at: float | None = setting(read.threshold, None)
+    reject_at: float | None = setting(read.threshold, None)
+    subject_tag: str | None = setting(read.text, None)
+    reject_text: str | None = setting(read.reply_text, None)
+    unscanned: str | None = setting(read.one_of("accept", "defer", "quarantine"), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Milter:
     """The milter; durations in seconds, sizes in bytes, thresholds in the engine's points."""
 
@@ -82,8 +98,11 @@ class Milter:
     drain: float = setting(read.duration("0s", "10m"), "15s")
     max_scan_size: int = setting(read.size("1KiB", "1GiB"), "512KiB")
     tag_at: float = setting(read.number, 5.0)
-    quarantine_at: float | None = setting(read.number, None)
-    reject_at: float | None = setting(read.number, None)
+    rewrite_subject_at: float = setting(read.threshold, "never")
+    quarantine_at: float = setting(read.threshold, "never")
+    reject_at: float = setting(read.threshold, "never")
+    subject_tag: str = setting(read.text, "[SPAM]")
+    reject_text: str = setting(read.reply_text, "Message refused as spam")
     unscanned: str = setting(read.one_of("accept", "defer", "quarantine"), "accept")
     skip: tuple[str, ...] = setting(
         read.several_of("authenticated", "mynetworks"), ["authenticated", "mynetworks"]
@@ -91,6 +110,7 @@ class Milter:
     slot_wait: float = setting(read.duration("0s", "1m"), "500ms")
     engine: tuple[Engine, ...] = sections(Engine)
     breaker: Breaker = section(Breaker)
+    policy: tuple[MilterPolicy, ...] = sections(MilterPolicy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

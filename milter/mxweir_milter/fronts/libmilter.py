@@ -36,10 +36,17 @@ from mxweir_milter.verdict import Failed, Outcome, Reason, Result
 
 _ACTIONS = Milter.ADDHDRS | Milter.CHGHDRS | Milter.QUARANTINE
 
-_NO_REPLY = Milter.P_NR_CONN | Milter.P_NR_HELO | Milter.P_NR_MAIL | Milter.P_NR_RCPT | Milter.P_NR_HDR
+_NO_REPLY = (
+    Milter.P_NR_CONN
+    | Milter.P_NR_HELO
+    | Milter.P_NR_MAIL
+    | Milter.P_NR_RCPT
+    | Milter.P_NR_HDR
+    | Milter.P_NR_EOH
+)
 """Steps that Postfix need not wait for us at: a session has nothing to say there."""
 
-_PROTOCOL = _NO_REPLY | Milter.P_NOEOH | Milter.P_NOUNKNOWN | Milter.P_SKIP | Milter.P_HDR_LEADSPC
+_PROTOCOL = _NO_REPLY | Milter.P_NOUNKNOWN | Milter.P_SKIP | Milter.P_HDR_LEADSPC
 
 _LOOKS_UP = 6.0
 """Seconds in which libmilter's listener notices by itself that it shall stop; knocking makes it look now."""
@@ -149,6 +156,7 @@ class LibmilterFront:
         Milter.set_envfrom_callback(self._mail)
         Milter.set_envrcpt_callback(self._rcpt)
         Milter.set_header_callback(self._header)
+        Milter.set_eoh_callback(self._eoh)
         Milter.set_body_callback(self._body)
         Milter.set_eom_callback(self._end)
         Milter.set_abort_callback(self._abort)
@@ -223,6 +231,10 @@ class LibmilterFront:
             return peer.no_reply(Milter.P_NR_HDR)
 
         return self._step(ctx, "header", step)
+
+    def _eoh(self, ctx: Context) -> int:
+        """Nothing to do, yet it must be there: without this step libmilter never answers an empty message."""
+        return self._step(ctx, "end of header", lambda peer: peer.no_reply(Milter.P_NR_EOH))
 
     def _body(self, ctx: Context, piece: bytes) -> int:
         def step(peer: _Peer) -> int:
@@ -320,6 +332,8 @@ class LibmilterFront:
             return Milter.REJECT if reply.permanent else Milter.TEMPFAIL
         for name, instance in answer.remove:
             ctx.chgheader(name, instance, None)
+        for name, instance, value in answer.change:
+            ctx.chgheader(name, instance, space + value)
         for name, value in answer.add:
             ctx.addheader(name, space + value)
         if answer.hold:

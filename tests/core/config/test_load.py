@@ -1,4 +1,5 @@
 import ipaddress
+import math
 import os
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_an_empty_file_is_the_default_configuration():
     assert config.policyd.listen == (Unix("/var/spool/postfix/mxweir/policy"),)
     assert (config.policyd.socket_mode, config.policyd.deadline) == (0o660, 0.25)
     assert config.domains.max_shrink == 0.2
-    assert config.milter.reject_at is None
+    assert config.milter.reject_at == math.inf
     assert config.log.decisions == Rate(1000, 1.0)
 
 

@@ -9,13 +9,20 @@ from mxweir.endpoint import Inet, Unix  # noqa: E402
 from mxweir.events import Scanned, Trouble  # noqa: E402
 from mxweir.testing import Recorder, SettableClock  # noqa: E402
 from mxweir_milter.fronts.libmilter import LibmilterFront, _connection  # noqa: E402
+from mxweir_milter.policy import Treatment, Treatments  # noqa: E402
 from mxweir_milter.session import Policy, Session  # noqa: E402
 from mxweir_milter.testing import score  # noqa: E402
 from mxweir_milter.verdict import Failed, Reason, Thresholds  # noqa: E402
 
-POLICY = Policy(8.0, 1000, Thresholds(5.0, 8.0, 12.0), "accept", frozenset({"authenticated"}), (), True)
+TREATMENT = Treatment(thresholds=Thresholds(5.0, 8.0, 12.0))
+POLICY = Policy(8.0, 1000, Treatments(TREATMENT), None, frozenset({"authenticated"}), (), True)
 POSTFIX = [0x1FF, 0x1FFFFF, 0, 0]
 """What Postfix 3.7 offers: all actions and all protocol steps."""
+
+
+def treated(**changes):
+    """The usual policy, with another treatment for everybody."""
+    return replace(POLICY, treatments=Treatments(replace(TREATMENT, **changes)))
 
 
 class Context:
@@ -157,7 +164,7 @@ def test_probable_spam_is_held():
 
 
 def test_unscanned_mail_is_deferred_where_the_policy_says_so():
-    mail = Mail(Failed(Reason.DEADLINE), replace(POLICY, unscanned="defer"))
+    mail = Mail(Failed(Reason.DEADLINE), treated(unscanned="defer"))
     assert mail.send() == Milter.TEMPFAIL
     assert mail.ctx.reply[:2] == ("451", "4.7.1")
 
@@ -165,7 +172,7 @@ def test_unscanned_mail_is_deferred_where_the_policy_says_so():
 def test_mail_of_our_users_is_let_go_before_its_content_is_sent():
     mail = Mail(auth_authen="bob")
     assert mail.until_data()[1] == Milter.ACCEPT
-    assert mail.scans() == [("skipped", "")]
+    assert mail.scans() == [("skipped", "authenticated")]
 
 
 def test_the_rest_of_a_large_message_is_not_asked_for():
@@ -184,7 +191,7 @@ def test_a_mail_server_that_knows_no_skip_sends_it_in_vain():
 @pytest.mark.parametrize("fault", [RuntimeError("boom"), MemoryError(), SystemExit(1)])
 @pytest.mark.parametrize("unscanned", ["accept", "defer", "quarantine"])
 def test_a_fault_while_scanning_accepts_the_message_whatever_the_policy(fault, unscanned):
-    mail = Mail(fault, replace(POLICY, unscanned=unscanned))
+    mail = Mail(fault, treated(unscanned=unscanned))
     assert mail.send() == Milter.ACCEPT
     assert mail.ctx.reply == ()
     assert [trouble.what for trouble in mail.events(Trouble)] == ["internal error at end of message"]

@@ -1,0 +1,30 @@
+import lmdb
+
+from mxweir.domains.match import digest
+from mxweir.domains.reader import POSTGRES, RECORDS
+from mxweir.domains.record import FROM_POSTGRES, Record
+from mxweir_milter.tenants import Tenants
+
+
+def write(path, *records):
+    environment = lmdb.open(str(path), subdir=False, map_size=2**24, max_dbs=2)
+    database = environment.open_db(RECORDS)
+    with environment.begin(write=True, db=database) as transaction:
+        for record in records:
+            transaction.put(digest(record.domain), record.encode())
+    environment.close()
+
+
+def test_without_a_table_nobody_has_a_tenant(tmp_path):
+    tenants = Tenants(tmp_path)
+    tenants.tick()
+    assert tenants.of("example.org") == ""
+
+
+def test_a_table_that_comes_later_tells_the_tenant_from_the_next_tick(tmp_path):
+    tenants = Tenants(tmp_path)
+    write(tmp_path / POSTGRES, Record("example.org", "", True, FROM_POSTGRES, True, "acme"))
+    tenants.tick()
+    assert tenants.of("example.org") == "acme"
+    assert tenants.of("sub.example.org") == "acme"
+    assert tenants.of("example.com") == ""
