@@ -103,10 +103,6 @@ class Development(Server):
         yield "To try it with the Postfix of this host, in main.cf:"
         yield ""
         yield from (line for line in postfix.main_cf(config) if line and not line.startswith("#"))
-        yield ""
-        program = "mxweir" if shutil.which("mxweir") else Path(sys.executable).with_name("mxweir")
-        export = f"{program} domains export --postfix --config {self.config_file}"
-        yield f"and: {export} > /etc/postfix/relay_domains && postmap /etc/postfix/relay_domains"
 
     def _start_spamd(self) -> None:
         # Not under our directory: spamd gives up root, and a checkout may lie where only root may go.

@@ -7,6 +7,11 @@ Why they are as they are, each found by experiment:
 - `default_action=DUNNO`: with the policy daemon gone, Postfix's own restrictions
   decide, and `defer_unauth_destination` keeps the relay closed.
 - the timeouts lie above our deadlines: past Postfix's, an answer is lost.
+- `relay_domains` by tables of Postfix's own: they answer when every process of
+  ours is dead. By socketmap, all mail then gets 451.
+- `parent_domain_matches_subdomains` without relay_domains: with it, a domain in the
+  table would stand for all below, and a subdomain that is not ours pass while the
+  policy daemon is away. `.NAME` in the table says where subdomains are ours.
 - `default_action=accept` for the milter: a scanner must not stop mail.
 """
 
@@ -15,8 +20,20 @@ from collections.abc import Iterator
 
 from mxweir.config import Config
 from mxweir.endpoint import Endpoint, Unix
+from mxweir_policyd.postfix.rows import RELAY, TRANSPORT
 
 QUEUE_DIRECTORY = "/var/spool/postfix"
+
+_PARENTS_MATCH = (
+    "debug_peer_list",
+    "fast_flush_domains",
+    "mynetworks",
+    "permit_mx_backup_networks",
+    "qmqpd_authorized_clients",
+    "smtpd_access_maps",
+)
+"""Postfix's default (3.1 to 3.10), less relay_domains."""
+
 MILTER_MAIL_MACROS = (
     "i {mail_addr} {client_addr} {client_name} {auth_type} {auth_authen} {tls_version} {cipher}"
 )
@@ -26,10 +43,7 @@ def main_cf(config: Config, queue_directory: str = QUEUE_DIRECTORY) -> list[str]
     """Lines for main.cf."""
     relay = _policy(config, "relay", queue_directory)
     lines = [
-        "# The domains that this host takes mail for. From mxweir's table:",
-        "#   mxweir domains export --postfix > /etc/postfix/relay_domains",
-        "#   postmap /etc/postfix/relay_domains",
-        "relay_domains = $default_database_type:/etc/postfix/relay_domains",
+        *_tables(config, queue_directory),
         "",
         "# Never without defer_unauth_destination: it keeps the relay closed when mxweir is stopped.",
         "smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated,",
@@ -59,6 +73,25 @@ def as_postfix_writes(endpoint: Endpoint, queue_directory: str = QUEUE_DIRECTORY
     if isinstance(endpoint, Unix) and endpoint.path.startswith(f"{queue_directory}/"):
         return f"unix:{endpoint.path.removeprefix(queue_directory).lstrip('/')}"
     return str(endpoint)
+
+
+def _tables(config: Config, queue_directory: str) -> Iterator[str]:
+    """Where Postfix looks up which domains it relays for, and where their mail goes."""
+    if (directory := config.domains.postfix_lmdb) is not None:
+        yield "# The domains that this host takes mail for: mxweir keeps these tables current, and Postfix"
+        yield "# needs nobody to read them."
+        yield f"relay_domains = lmdb:{directory}/{RELAY}"
+        yield f"transport_maps = lmdb:{directory}/{TRANSPORT}"
+        yield f"parent_domain_matches_subdomains = {', '.join(_PARENTS_MATCH)}"
+    elif config.policyd.maps:
+        address = as_postfix_writes(config.policyd.maps[0], queue_directory)
+        yield "# The domains that this host takes mail for, asked of mxweir. Danger: while it is stopped, all"
+        yield "# mail gets 451. With domains.postfix_lmdb, Postfix has tables of its own."
+        yield f"relay_domains = socketmap:{address}:{RELAY}"
+        yield f"transport_maps = socketmap:{address}:{TRANSPORT}"
+    else:
+        yield "# relay_domains stays as you have it: with policyd.maps empty and no domains.postfix_lmdb,"
+        yield "# Postfix learns no domains from mxweir."
 
 
 def _policy(config: Config, context: str, queue_directory: str) -> str:

@@ -20,12 +20,13 @@ def test_every_verb_of_make_that_a_document_names_is_in_the_makefile(documents: 
             assert verb in verbs, f"{name}: make {verb}"
 
 
-def test_the_lines_for_postfix_in_the_readme_are_those_of_the_default_configuration(
+def test_the_lines_for_postfix_in_the_readme_are_those_of_its_example_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "_queue_directory", lambda: "/var/spool/postfix")
     file = tmp_path / "mxweir.toml"
-    file.write_text("")
+    (example,) = re.findall(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    file.write_text(example)
     assert main(["config", "postfix", "--config", str(file)]) == 0
     assert capsys.readouterr().out in README
 

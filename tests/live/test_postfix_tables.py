@@ -1,5 +1,6 @@
 """Postfix's own tables, changed by Postfix's own tool: always what ours say, and never half."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from mxweir.domains.match import Match, digest, find
 from mxweir.domains.record import FROM_POSTGRES, Record
+from mxweir_ops.cli import main
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import program
 from mxweir_policyd.postfix import keeping
@@ -246,3 +248,24 @@ def test_a_table_that_is_damaged_is_told(directory: Path) -> None:
     (directory / "relay-domains.lmdb").write_bytes(b"no table at all" * 1000)
     with pytest.raises(PostfixMapError, match=r"relay-domains\.lmdb: cannot be read"):
         maps.agree(source)
+
+
+def test_the_command_makes_the_tables_and_then_changes_them_in_place(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, tables = directory / "mxweir.toml", directory / "postfix"
+    config.write_text(f'state_dir = "{directory}/state"\n')
+
+    def domains(*words: str) -> str:
+        assert main(["domains", *words, "--config", str(config)]) == 0
+        return capsys.readouterr().out
+
+    export = ("export", "--postfix-lmdb", str(tables))
+    domains("add", "example.org", "bücher.example", ".tree.example")
+    assert domains(*export) == f"{tables}: written anew; 5 rows in relay-domains\n"
+    domains("add", "example.net", "--next-hop", HOP)
+    domains("remove", "example.org")
+    assert domains(*export) == f"{tables}: 2 put, 1 taken out; 5 rows in relay-domains\n"
+    told = json.loads(domains(*export, "--json"))
+    assert told == {"put": 0, "removed": 0, "rebuilt": 0, "rows": 5, "whole": True}
+    assert content(tables, TRANSPORT) == {"example.net": HOP}

@@ -83,7 +83,6 @@ def test_a_domain_added_to_the_file_is_taken_without_a_restart_and_never_refused
     assert send(stack.port, sender, ["anna@added.example"], letter()).last.code == 550
     stack.domains_file.write_text(stack.plan.domains + "added.example\n")
     stack.policyd.wait_for(event="domains loaded", added=1)
-    stack.export_domains()
     codes: list[int] = []
 
     def taken() -> bool:

@@ -240,21 +240,11 @@ def test_what_is_exported_can_be_imported_again(domains: Mxweir, source: Path) -
     assert domains("export")[0] == source.read_text()
 
 
-def test_an_export_for_postfix_has_each_name_in_the_forms_that_postfix_asks_for(domains: Mxweir) -> None:
-    domains("add", "example.org", "bücher.example", ".tree.example")
-    assert domains("export", "--postfix")[0].splitlines() == [
-        "example.org OK",
-        "tree.example OK",
-        ".tree.example OK",
-        "xn--bcher-kva.example OK",
-        "bücher.example OK",
-    ]
-
-
-def test_an_empty_table_is_not_exported_for_postfix(domains: Mxweir) -> None:
-    out, err = domains("export", "--postfix", status=1)
+def test_no_tables_for_postfix_are_made_where_no_domain_is_known(domains: Mxweir, tmp_path: Path) -> None:
+    out, err = domains("export", "--postfix-lmdb", tmp_path / "postfix", status=1)
     assert out == ""
     assert "no domain is known" in err
+    assert not list((tmp_path / "postfix").glob("*.lmdb"))
 
 
 def test_an_export_as_json_has_an_object_a_line(domains: Mxweir) -> None:

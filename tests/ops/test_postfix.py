@@ -44,6 +44,35 @@ def test_the_relay_restrictions_end_in_defer_unauth_destination_behind_our_check
     assert [word.strip() for word in words[:2]] == ["permit_mynetworks", "permit_sasl_authenticated"]
 
 
+TABLES = '[domains]\npostfix_lmdb = "/var/lib/mxweir/postfix"\n'
+
+
+def test_tables_of_postfix_s_own_are_printed_where_they_are_kept() -> None:
+    found = parameters(loads(TABLES))
+    assert found["relay_domains"] == "lmdb:/var/lib/mxweir/postfix/relay-domains"
+    assert found["transport_maps"] == "lmdb:/var/lib/mxweir/postfix/transport"
+
+
+def test_with_tables_no_domain_stands_for_what_is_below_it_unless_it_says_so() -> None:
+    usual = "debug_peer_list fast_flush_domains mynetworks permit_mx_backup_networks qmqpd_authorized_clients"
+    matching = parameters(loads(TABLES))["parent_domain_matches_subdomains"].split(", ")
+    assert matching == [*usual.split(), "smtpd_access_maps"]
+
+
+def test_without_tables_postfix_asks_the_map_server_and_the_danger_is_told() -> None:
+    found = parameters(loads(""))
+    assert found["relay_domains"] == "socketmap:unix:mxweir/maps:relay-domains"
+    assert found["transport_maps"] == "socketmap:unix:mxweir/maps:transport"
+    assert "parent_domain_matches_subdomains" not in found
+    assert any("while it is stopped, all" in line for line in main_cf(loads("")))
+
+
+def test_with_neither_relay_domains_is_left_to_the_site() -> None:
+    found = parameters(loads("[policyd]\nmaps = []\n"))
+    assert "relay_domains" not in found
+    assert "transport_maps" not in found
+
+
 def test_no_line_can_answer_ok_and_each_question_falls_back_to_dunno_and_is_tried_twice() -> None:
     found = parameters(loads(BY_MESSAGE.format(unit="byte")))
     restrictions = [value for name, value in found.items() if name.endswith("_restrictions")]

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import idna
-
 from mxweir.address import fold_domain
 from mxweir.config import Config, load
 from mxweir.domains.match import State
 from mxweir.domains.names import parse_line
 from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record
 from mxweir.service import ServiceError
+from mxweir_ops.commands.domains_for_postfix import export_tables
 from mxweir_ops.options import add_config, add_dsn, add_json
 from mxweir_ops.owner import become_owner
 from mxweir_policyd.relaydomains.replica import Replica, ShrinkError
@@ -64,7 +63,10 @@ def add_parser(subparsers: Any) -> None:
     checked.add_argument("domain", metavar="DOMAIN")
     exported = verb("export", export, "print all domains, as a domains file")
     exported.add_argument(
-        "--postfix", action="store_true", help="as the source of a Postfix table for relay_domains"
+        "--postfix-lmdb",
+        type=Path,
+        metavar="DIR",
+        help="write Postfix's own tables there, and print no domains",
     )
     verified = verb(
         "verify", verify, "compare the table with the domains file; exit status 0 when they agree"
@@ -82,6 +84,8 @@ def _work(name: str, here: Work) -> Work:
     """What does this for the configuration at hand: here, or in PostgreSQL."""
 
     def work(args: argparse.Namespace, config: Config) -> int:
+        if getattr(args, "postfix_lmdb", None) is not None:
+            return export_tables(args, config)  # of what this host knows, as Postfix on it does
         if config.postgres is None or name == "verify":
             return here(args, config)
         try:
@@ -188,39 +192,12 @@ def check(args: argparse.Namespace, config: Config) -> int:
 
 
 def export(args: argparse.Namespace, config: Config) -> int:
-    """Print all domains in the order of their names; an empty table for Postfix is a finding."""
+    """Print all domains in the order of their names."""
     with _table(config) as replica:
         records = sorted(replica.records(), key=lambda record: record.domain)
-    if args.postfix and not records:
-        print(
-            "mxweir domains export: no domain is known; an empty table would refuse all mail", file=sys.stderr
-        )
-        return FINDING
     for record in records:
-        if args.json:
-            print(json.dumps(record._asdict(), ensure_ascii=False))
-        elif args.postfix:
-            print("\n".join(postfix_lines(record)))
-        else:
-            print(record.line())
+        print(json.dumps(record._asdict(), ensure_ascii=False) if args.json else record.line())
     return GOOD
-
-
-def postfix_lines(record: Record) -> list[str]:
-    """The lines of one domain in the source of a Postfix table for relay_domains."""
-    return [f"{name} OK" for name in _as_postfix_asks(record)]
-
-
-def _as_postfix_asks(record: Record) -> list[str]:
-    """Both forms of an internationalised name: Postfix looks up the one that the client used.
-
-    With a dot before it, it is looked up for what is below, where relay_domains
-    is not among Postfix's parent_domain_matches_subdomains.
-    """
-    names = [record.domain]
-    with contextlib.suppress(idna.IDNAError):
-        names = list(dict.fromkeys([record.domain, idna.decode(record.domain)]))
-    return [*names, *(f".{name}" for name in names if record.include_subdomains)]
 
 
 def verify(args: argparse.Namespace, config: Config) -> int:

@@ -21,7 +21,7 @@ from mxweir.config.sections import Postgres
 from mxweir.domains.match import State, digest, find, parents
 from mxweir.domains.record import FROM_COMMAND, Record
 from mxweir.service import ServiceError
-from mxweir_ops.commands.domains import FINDING, GOOD, MISUSE, given, postfix_lines
+from mxweir_ops.commands.domains import FINDING, GOOD, MISUSE, given
 from mxweir_ops.progress import Progress
 from mxweir_policyd.relaydomains import migrate, table
 from mxweir_policyd.relaydomains.sources.file import BadLine, parse_domains
@@ -114,18 +114,12 @@ def check(args: argparse.Namespace, config: Config) -> int:
 
 def export(args: argparse.Namespace, config: Config) -> int:
     """Print all domains in the order of their hashes; those switched off only in JSON."""
-    printed = 0
     with contextlib.closing(Source(_settings(args, config))) as source:
         for record in _records(source):
             if args.json:
                 print(json.dumps(record._asdict(), ensure_ascii=False))
             elif record.enabled:
-                print("\n".join(postfix_lines(record)) if args.postfix else record.line())
-            printed += record.enabled
-    if args.postfix and not printed:
-        what = "no domain is known; an empty table would refuse all mail"
-        print(f"mxweir domains export: {what}", file=sys.stderr)
-        return FINDING
+                print(record.line())
     return GOOD
 
 

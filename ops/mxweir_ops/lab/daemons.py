@@ -57,6 +57,7 @@ class Setup:
     addresses: Addresses
     state_dir: Path
     domains_file: Path
+    postfix_lmdb: Path | None = None
     engine: Endpoint | None = None
     group: str = ""
     policyd: str = ""
@@ -83,7 +84,10 @@ class Setup:
         ]
         if self.engine is not None:
             lines += ["[[milter.engine]]", 'type = "spamd"', f'address = "{self.engine}"', ""]
-        lines += ["[domains]", f"file = {_quoted(self.domains_file)}", "", self.rest]
+        lines += ["[domains]", f"file = {_quoted(self.domains_file)}"]
+        if self.postfix_lmdb is not None:
+            lines += [f"postfix_lmdb = {_quoted(self.postfix_lmdb)}"]
+        lines += ["", self.rest]
         return "\n".join(lines) + "\n"
 
 

@@ -73,6 +73,15 @@ class Postfix(Server):
         if os.geteuid() != 0:
             raise MissingError("a private Postfix needs root, because Postfix's master process does")
 
+    @staticmethod
+    def check_type(name: str) -> None:
+        """Raise MissingError when this machine's Postfix does not know such tables."""
+        known = subprocess.run(
+            [program("postconf", "postfix"), "-m"], capture_output=True, text=True, check=False
+        ).stdout
+        if name not in known.split():
+            raise MissingError(f"Postfix has no {name} tables (Debian's package postfix-{name} has them)")
+
     def prepare(self) -> None:
         """Write the configuration and make the directories; MissingError as `check`."""
         self.check()
@@ -104,11 +113,11 @@ class Postfix(Server):
         self.write_settings()
         self._postfix("reload")
 
-    def put_table(self, name: str, source: str) -> None:
-        """Write and index a lookup table beside main.cf; Postfix looks for changes every ten seconds."""
-        path = self.directory / "etc" / name
-        path.write_text(source)
-        self._run("postmap", "-c", str(self.directory / "etc"), str(path))
+    def query(self, table: str, key: str) -> tuple[int, str, str]:
+        """What `postmap -q` finds: its exit status (1: nothing), what it prints, what it complains of."""
+        command = [str(program("postmap", "postfix")), "-c", str(self.directory / "etc"), "-q", key, table]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)
+        return done.returncode, done.stdout, done.stderr
 
     def log(self) -> str:
         """Everything this instance has logged."""

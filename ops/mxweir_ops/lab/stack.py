@@ -16,8 +16,11 @@ from mxweir.endpoint import Endpoint
 from mxweir_ops import postfix
 from mxweir_ops.lab.daemons import Addresses, Daemon, Setup, command
 from mxweir_ops.lab.postfix import Postfix, parse_settings
-from mxweir_ops.lab.process import MissingError, Server
+from mxweir_ops.lab.process import LabError, MissingError, Server, wait_until
 from mxweir_ops.lab.sink import Maildir
+from mxweir_policyd.postfix.rows import RELAY, TRANSPORT
+
+_TABLE_SECONDS = 20.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,9 +28,10 @@ class Plan:
     """What a stack shall be; `policyd`, `milter` and `rest` are lines of TOML, as in Setup.
 
     `domains` is the content of the domains file. `settings` are main.cf
-    parameters that go over the printed ones. `engine` None leaves out the
-    milter altogether. With `chroot`, smtpd is locked into the queue directory,
-    and the daemons' sockets are below it, as in a default installation on Debian.
+    parameters that go over the printed ones. Without `own_tables`, Postfix asks
+    for domains by socketmap. `engine` None leaves out the milter altogether.
+    With `chroot`, smtpd is locked into the queue directory, and the daemons'
+    sockets are below it, as in a default installation on Debian.
     """
 
     engine: Endpoint | None = None
@@ -37,6 +41,7 @@ class Plan:
     rest: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     chroot: bool = False
+    own_tables: bool = True
 
 
 class Stack(Server):
@@ -50,6 +55,7 @@ class Stack(Server):
         self.policyd = Daemon("policyd", self.config_file)
         self.milter = Daemon("milter", self.config_file)
         self.mx = Postfix(directory, chroot=plan.chroot)
+        self.tables = directory / "postfix-tables"
         self.sockets = self.mx.directory / "spool" / "mxweir" if plan.chroot else directory
         self.addresses = Addresses.in_directory(self.sockets)
         self._running = ExitStack()
@@ -57,6 +63,8 @@ class Stack(Server):
     def start(self) -> None:
         """Write the files, start the daemons, then Postfix; LabError says in one line what is missing."""
         self.mx.check()
+        if self.plan.own_tables:
+            self.mx.check_type("lmdb")
         if self.plan.engine is not None and find_spec("Milter") is None:
             raise MissingError("pymilter is not installed: pip install 'mxweir[milter]'")
         (self.directory / "state").mkdir(exist_ok=True)
@@ -68,7 +76,8 @@ class Stack(Server):
             self._running.enter_context(self.milter)
         self.mx.settings.update(self._settings())
         self.mx.prepare()
-        self.export_domains()
+        if self.plan.own_tables and not wait_until(self._has_tables, _TABLE_SECONDS):
+            raise LabError(f"mxweir made no tables for Postfix in {self.tables}")
         self._running.enter_context(self.mx)
 
     def stop(self) -> None:
@@ -81,6 +90,7 @@ class Stack(Server):
             addresses=self.addresses,
             state_dir=self.directory / "state",
             domains_file=self.domains_file,
+            postfix_lmdb=self.tables if self.plan.own_tables else None,
             engine=self.plan.engine,
             group="postfix",
             policyd=self.plan.policyd,
@@ -88,6 +98,11 @@ class Stack(Server):
             rest=self.plan.rest if rest is None else rest,
         )
         self.config_file.write_text(setup.toml())
+
+    def run(self, verb: str, *words: str) -> str:
+        """Run `mxweir VERB WORDS` with this configuration; what it prints. Raises CalledProcessError."""
+        argv = command(verb, self.config_file, *words)
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
 
     @property
     def port(self) -> int:
@@ -99,17 +114,14 @@ class Stack(Server):
         """Where the mail arrives."""
         return self.mx.maildir
 
-    def export_domains(self) -> None:
-        """Bring Postfix's own table of relay domains up to date, the way the printed lines say."""
-        export = command("domains", self.config_file, "export", "--postfix")
-        done = subprocess.run(export, capture_output=True, text=True, timeout=30, check=True)
-        self.mx.put_table("relay_domains", done.stdout)
+    def _has_tables(self) -> bool:
+        return all((self.tables / f"{name}.lmdb").exists() for name in (RELAY, TRANSPORT))
 
     def _settings(self) -> dict[str, str]:
         """The printed lines, with only the places changed that are private here."""
         queue = str(self.mx.directory / "spool")
         printed = "\n".join(postfix.main_cf(load(self.config_file), queue))
-        settings = parse_settings(printed.replace("/etc/postfix/", f"{self.mx.directory}/etc/"))
+        settings = parse_settings(printed)
         if self.plan.engine is None:
             settings.pop("smtpd_milters", None)
         return {**settings, **self.plan.settings}
