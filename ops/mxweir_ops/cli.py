@@ -22,6 +22,7 @@ _FILES = {
     "config": "config",
     "domains": "domains",
     "explain": "explain",
+    "doctor": "doctor",
     "demo": "demo",
 }
 """Command → the file that declares it."""

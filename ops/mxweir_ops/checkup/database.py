@@ -1,0 +1,61 @@
+"""PostgreSQL: can it be reached, is its schema ours, does each query find its index?"""
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg
+
+from mxweir.config.sections import Postgres
+from mxweir_ops.checkup.finding import BAD, GOOD, NOTE, Finding
+from mxweir_policyd.relaydomains.audit import audit
+from mxweir_policyd.relaydomains.migrate import newest, version
+from mxweir_policyd.relaydomains.queries import queries
+from mxweir_policyd.relaydomains.sources.postgres import SourceError, connect
+
+Connection = psycopg.Connection[Any]
+
+
+def check(settings: Postgres) -> Iterator[Finding]:
+    """Connect as the daemons do, and look; nothing is changed."""
+    try:
+        with closing(connect(settings, "mxweir doctor")) as connection:
+            yield _server(connection)
+            if settings.view:
+                yield from _audit(connection, settings)
+            else:
+                had = version(connection)
+                yield _schema(had, newest())
+                yield from _audit(connection, settings) if had else ()
+    except SourceError as error:
+        yield Finding(BAD, "PostgreSQL", str(error))
+
+
+def _server(connection: Connection) -> Finding:
+    info = connection.info
+    where = f"PostgreSQL at {info.host}:{info.port}"
+    if info.parameter_status("is_superuser") == "on":
+        return Finding(
+            NOTE, where, "connected as a superuser; conf/postgres/roles.sql makes one that only reads"
+        )
+    return Finding(GOOD, where, f"connected, version {info.parameter_status('server_version')}")
+
+
+def _schema(had: int, known: int) -> Finding:
+    subject = "PostgreSQL's schema"
+    if not had:
+        return Finding(BAD, subject, "is not there: mxweir domains init makes it")
+    if had < known:
+        return Finding(BAD, subject, f"is at {had}, this version has {known}: mxweir domains upgrade")
+    if had > known:
+        return Finding(BAD, subject, f"is at {had}, this version knows {known}: upgrade mxweir here too")
+    return Finding(GOOD, subject, f"is at {had}")
+
+
+def _audit(connection: Connection, settings: Postgres) -> Iterator[Finding]:
+    asked = queries(settings.view).all()
+    found = audit(connection, asked)
+    for finding in found:
+        yield Finding(BAD, f"PostgreSQL's index for the query {finding.query}", finding.what)
+    if not found:
+        yield Finding(GOOD, "PostgreSQL's indexes", f"serve all {len(asked)} queries")

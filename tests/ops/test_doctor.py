@@ -1,0 +1,146 @@
+"""`mxweir doctor`: one line a thing, status 1 when one of them is bad."""
+
+import json
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from mxweir.config import load
+from mxweir.domains.reader import POSTGRES
+from mxweir_ops.checkup.finding import Host
+from mxweir_ops.checkup.sockets import check as check_sockets
+from mxweir_ops.cli import main
+from mxweir_policyd.relaydomains.mirror import Mirror
+from mxweir_policyd.relaydomains.replica import Replica
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "domains").write_text("example.org\n")
+    file = tmp_path / "mxweir.toml"
+    file.write_text(
+        f"""state_dir = "{tmp_path}"
+[policyd]
+listen = ["unix:{tmp_path}/policy"]
+maps = ["unix:{tmp_path}/maps"]
+http = ""
+[milter]
+listen = "unix:{tmp_path}/milter"
+http = ""
+[domains]
+file = "{tmp_path}/domains"
+"""
+    )
+    return file
+
+
+@pytest.fixture
+def doctor(file, capsys):
+    """Runs some checks; the status, and what was found by the end of the subject's name."""
+
+    def run(*only: str):
+        words = [word for name in only for word in ("--only", name)]
+        status = main(["doctor", "--json", "--config", str(file), *words])
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return status, {Path(one["subject"]).name: (one["state"], one["what"]) for one in found}
+
+    return run
+
+
+class Answering:
+    """A server that says the same to everybody, and keeps what it was asked."""
+
+    def __init__(self, path: Path, answer: bytes) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._answer = answer
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        client, _ = self._listener.accept()
+        with client:
+            client.recv(4096)
+            client.sendall(self._answer)
+
+    def close(self) -> None:
+        self._thread.join(30)
+        self._listener.close()
+
+
+def test_each_mistake_of_the_configuration_is_bad(file, capsys):
+    file.write_text('colour = "blue"\n[policyd]\ndeadline = "never"\n')
+    assert main(["doctor", "--config", str(file)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"bad   {file}"] * 2
+    assert "policyd.deadline" in lines[1]
+
+
+def test_no_configuration_at_all_is_misuse(tmp_path, capsys):
+    assert main(["doctor", "--config", str(tmp_path / "none.toml")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_file_with_passwords_that_all_can_read_is_bad(doctor, file):
+    assert doctor("configuration")[0] == 0
+    with file.open("a") as more:
+        more.write('[postgres]\ndsn = "host=db"\n')
+    file.chmod(0o644)
+    status, found = doctor("configuration")
+    assert (status, found[file.name]) == (
+        1,
+        ("bad", "it may hold passwords and is readable for all: chmod o-r"),
+    )
+    file.chmod(0o640)
+    assert doctor("configuration")[0] == 0
+
+
+def test_where_nobody_listens_is_told(doctor):
+    status, found = doctor("sockets")
+    assert status == 1
+    assert set(found) == {"policy", "maps", "milter"}
+    assert {what for _, what in found.values()} == {
+        "cannot be asked: No such file or directory; does it run?"
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "finding"),
+    [
+        (b"action=DUNNO\n\n", ("good", "answers")),
+        (b"", ("bad", "hangs up without an answer; its log says why")),
+        (b"220 mail.example ESMTP\r\n", ("bad", "answers b'220 mail.example ESMTP\\r\\n'")),
+    ],
+)
+def test_an_answer_is_looked_at(file, tmp_path, answer, finding):
+    server = Answering(tmp_path / "policy", answer)
+    found = next(iter(check_sockets(Host(load(file), file))))
+    server.close()
+    assert (found.state, found.what) == finding
+
+
+def test_bad_lines_and_a_table_that_is_not_there_are_told(doctor, tmp_path):
+    Replica(tmp_path).close()
+    assert doctor("domains")[1]["domains.lmdb"] == ("note", "holds no domain")
+    (tmp_path / "domains.lmdb").unlink()
+    (tmp_path / "domains").write_text("example.org\nno domain at all\n")
+    status, found = doctor("domains")
+    assert status == 1
+    assert found["domains"] == ("bad", "1 bad lines, the first is line 2: more than a domain and a next hop")
+    assert found["domains.lmdb"][0] == "bad"
+
+
+def test_a_replica_that_was_never_whole_is_told(doctor, file, tmp_path):
+    with file.open("a") as more:
+        more.write('[postgres]\ndsn = "host=db"\n')
+    Mirror(tmp_path).close()
+    status, found = doctor("domains")
+    assert status == 1
+    assert found[POSTGRES] == ("note", "holds no domain")
+    assert found["the replica of PostgreSQL's table"] == (
+        "bad",
+        "was never whole yet: the policy daemon fills it",
+    )
