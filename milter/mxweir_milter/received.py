@@ -16,6 +16,7 @@ them.
 import re
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 
 from mxweir_milter.facts import Client, Envelope, bytes_of
 
@@ -58,9 +59,9 @@ def received(client: Client, envelope: Envelope, now: float) -> str:
     if _PLAIN_ADDRESS.fullmatch(envelope.sender):
         by += f" (envelope-from <{envelope.sender}>)"
     if envelope.recipient_count == 1 and _PLAIN_ADDRESS.fullmatch("".join(envelope.recipients)):
-        lines += [by, f"for <{envelope.recipients[0]}>; {_date(now)}"]
+        lines += [by, f"for <{envelope.recipients[0]}>; {_date(int(now))}"]
     else:
-        lines += [f"{by};", _date(now)]
+        lines += [f"{by};", _date(int(now))]
     return "\r\n\t".join(lines)
 
 
@@ -79,6 +80,8 @@ def _name(text: str) -> str:
     return _NOT_IN_A_NAME.sub("?", text)[:_LONGEST_NAME]
 
 
-def _date(now: float) -> str:
+@lru_cache(2)
+def _date(now: int) -> str:
+    """Made once a second: it takes three times as long as the rest of the header."""
     local = datetime.fromtimestamp(now, UTC).astimezone()
     return f"{format_datetime(local)} ({local.tzname()})"

@@ -161,18 +161,19 @@ class CommandReader:
 
     def _commands(self, data: bytes) -> Iterator[Command]:
         position, end = 0, len(data)
-        while True:
-            self._wanted = 4
-            if end - position >= 4:
-                (length,) = _LENGTH.unpack_from(data, position)
-                if not 0 < length <= LARGEST:
-                    raise ProtocolError(f"a packet of {length} bytes; 1 to {LARGEST} are allowed")
-                self._wanted += length
-            if end - position < self._wanted or end - position < 5:
+        while end - position >= 4:
+            (length,) = _LENGTH.unpack_from(data, position)
+            if not 0 < length <= LARGEST:
+                raise ProtocolError(f"a packet of {length} bytes; 1 to {LARGEST} are allowed")
+            after = position + 4 + length
+            if after > end:
+                self._wanted = 4 + length
                 self._held += data[position:]
                 return
-            start, position = position + 5, position + self._wanted
-            yield parse(data[start - 1 : start], data[start:position])
+            start, position = position + 5, after
+            yield parse(data[start - 1 : start], data[start:after])
+        self._wanted = 4
+        self._held += data[position:]
 
 
 def parse(letter: bytes, data: bytes) -> Command:
@@ -202,7 +203,11 @@ def _texts(data: bytes) -> list[bytes]:
 
 
 def _define(data: bytes) -> Define:
-    words = [word.decode("utf-8", "surrogateescape") for word in _texts(data[1:])] if data[1:] else []
+    if len(data) < 2:  # the most frequent of all: no macro of this command has a value
+        return Define(data, {})
+    if data[-1]:
+        raise ValueError
+    words = data[1:-1].decode("utf-8", "surrogateescape").split("\0")
     # A name without a value is what a cut list ends in: libmilter passes over it, too.
     return Define(data[:1], dict(zip(words[::2], words[1::2], strict=False)))
 
