@@ -58,6 +58,8 @@ class Scanned(NamedTuple):
     then; `size` is in bytes; `action` is the refusal or the reason to hold it,
     empty where the message was simply accepted. `policy` names the one that
     decided, `overruled` those of other recipients that would have done more.
+    `engine_action` is what Rspamd itself would do, `engine_seconds` how much of the
+    `seconds` was the engine's that gave the score.
     """
 
     queue_id: str
@@ -75,6 +77,8 @@ class Scanned(NamedTuple):
     action: str = ""
     policy: str = ""
     overruled: str = ""
+    engine_action: str = ""
+    engine_seconds: float = 0.0
 
 
 class Asked(NamedTuple):
@@ -89,6 +93,22 @@ class Asked(NamedTuple):
     position: str
     address: str
     result: str
+    seconds: float
+
+
+class Switched(NamedTuple):
+    """The breaker of one address of an engine has opened, or closed.
+
+    `engine`, `position` and `address` as in `Asked`; `at` is the address itself,
+    `state` is open or closed; it was in the former one for `seconds`.
+    """
+
+    engine: str
+    position: str
+    address: str
+    at: str
+    state: str
+    why: str
     seconds: float
 
 
@@ -122,7 +142,7 @@ def warning(what: str, /, **fields: object) -> Notice:
     return Notice(what, fields, "warning")
 
 
-Event = Decided | Passed | Scanned | Asked | Trouble | Notice
+Event = Decided | Passed | Scanned | Asked | Switched | Trouble | Notice
 Observer = Callable[[Event], None]
 Handlers = Mapping[type, Callable[[Any], None]]
 """What an observer does with which kind of event; kinds that it lacks, it is not told."""

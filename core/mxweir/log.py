@@ -16,7 +16,7 @@ import structlog
 from mxweir.address import text_of
 from mxweir.clock import Clock
 from mxweir.config import Log
-from mxweir.events import Decided, Handlers, Notice, Observed, Scanned, Trouble
+from mxweir.events import Decided, Handlers, Notice, Observed, Scanned, Switched, Trouble
 from mxweir.logline import jsonline, logfmt, row
 from mxweir.outlet import Later, Outlet
 
@@ -64,7 +64,11 @@ class LogObserver:
 
     def handlers(self) -> Handlers:
         """What is written: decisions and scans only where the level lets them through."""
-        written: Handlers = {Trouble: self._trouble, Notice: self._notice}
+        written: Handlers = {
+            Trouble: self._trouble,
+            Notice: self._notice,
+            Switched: self._switched,
+        }
         return (
             written
             if self._level > _LEVELS["info"]
@@ -165,10 +169,17 @@ class LogObserver:
             return
         fields: dict[str, object] = event._asdict()
         fields["ms"] = round(event.seconds * 1000, 1)
+        fields["engine_ms"] = round(event.engine_seconds * 1000, 1) or None
         fields["symbols"] = ",".join(event.symbols)
-        del fields["seconds"]
+        del fields["seconds"], fields["engine_seconds"]
         told = {name: value for name, value in fields.items() if name == "sender" or value not in ("", None)}
         self._logger.info("scan", **told)
+
+    def _switched(self, event: Switched) -> None:
+        if event.state == "open":
+            self._logger.warning("breaker opened", engine=event.at, why=event.why)
+        else:
+            self._logger.info("breaker closed", engine=event.at, after=round(event.seconds))
 
     def _notice(self, event: Notice) -> None:
         write = self._logger.warning if event.level == "warning" else self._logger.info

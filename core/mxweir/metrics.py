@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from mxweir import __version__
-from mxweir.events import Asked, Decided, Handlers, Passed, Scanned, Trouble
+from mxweir.events import Asked, Decided, Handlers, Passed, Scanned, Switched, Trouble
 
 ANSWER_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 SCAN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -151,13 +151,26 @@ class ScanMetrics:
             "Messages that an engine was asked about, by what it answered.",
             ["engine", "position", "address", "result"],
         )
+        self._switches = metrics.counter(
+            "mxweir_milter_engine_switches",
+            "Changes of an address's breaker.",
+            ["engine", "position", "address", "state"],
+        )
 
     def handlers(self) -> Handlers:
         """What is counted."""
-        return {Scanned: self._scanned, Asked: self._called, Trouble: self._metrics.trouble}
+        return {
+            Scanned: self._scanned,
+            Asked: self._called,
+            Switched: self._switched,
+            Trouble: self._metrics.trouble,
+        }
 
     def _called(self, event: Asked) -> None:
         self._asked.add(event.engine, event.position, event.address, event.result)
+
+    def _switched(self, event: Switched) -> None:
+        self._switches.add(event.engine, event.position, event.address, event.state)
 
     def _scanned(self, event: Scanned) -> None:
         self._scans.add(event.engine, event.outcome)

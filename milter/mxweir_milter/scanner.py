@@ -21,12 +21,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
 
-from mxweir.breaker import Breaker, Change, State
+from mxweir.breaker import Breaker, Change
 from mxweir.breaker import Settings as BreakerSettings
 from mxweir.config import Engine as EngineSettings
 from mxweir.config import Milter
 from mxweir.deadline import Deadline
-from mxweir.events import Asked, Observer, Trouble, notice, warning
+from mxweir.events import Asked, Observer, Switched, Trouble
 from mxweir_milter import engines
 from mxweir_milter.engines import Engine
 from mxweir_milter.engines.error import EngineError
@@ -133,12 +133,11 @@ class Scanner:
         self._observe(Asked(lane.engine.name, *place, reason, seconds))
         if isinstance(result, Failed) and not _answered(result):
             self._observe(Trouble(f"scan failed: {reason}", f"{lane.engine}: {result.detail}"))
-        if change is None:
-            return
-        if change.state is State.OPEN:
-            self._observe(warning("breaker opened", engine=str(lane.engine), why=change.why))
-        else:
-            self._observe(notice("breaker closed", engine=str(lane.engine), after=round(change.seconds)))
+        if change:
+            switch = Switched(
+                lane.engine.name, *place, str(lane.engine), change.state, change.why, change.seconds
+            )
+            self._observe(switch)
 
 
 def build(milter: Milter, observe: Observer, former: Scanner | None = None) -> Scanner:

@@ -258,6 +258,8 @@ class Session:
             score=score.score if score else None,
             threshold=None,
             symbols=score.symbols if score else (),
+            engine_action=score.action if score else "",
+            engine_seconds=score.seconds if score else 0.0,
             reason=result.reason.value if isinstance(result, Failed) else reason,
             seconds=self._monotonic() - transaction.ended if transaction.ended else 0.0,
             size=transaction.content.size,

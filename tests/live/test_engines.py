@@ -12,7 +12,7 @@ from mxweir.breaker import State
 from mxweir.config import loads
 from mxweir.deadline import Deadline
 from mxweir.endpoint import Endpoint, Inet
-from mxweir.events import Notice
+from mxweir.events import Switched
 from mxweir.testing import Recorder
 from mxweir_milter.message import Message
 from mxweir_milter.scanner import Scanner, build
@@ -164,7 +164,7 @@ async def test_while_one_is_frozen_the_other_answers_within_the_deadline_and_the
         assert (await scan()).engine == "rspamd"
         spamd.thaw()
         await until(lambda result: result.engine == "spamd", scan)
-    assert [e.what for e in recorder.events if isinstance(e, Notice)] == ["breaker opened", "breaker closed"]
+    assert [event.state for event in recorder.events if isinstance(event, Switched)] == ["open", "closed"]
 
 
 async def test_a_scanner_that_starts_slowly_is_found_when_it_is_there() -> None:

@@ -5,7 +5,7 @@ import pytest
 from mxweir.breaker import Settings, State
 from mxweir.config import loads
 from mxweir.deadline import Deadline
-from mxweir.events import Asked, Notice, Trouble
+from mxweir.events import Asked, Switched, Trouble
 from mxweir.service import SettingError
 from mxweir.testing import Recorder
 from mxweir_milter.engines.error import EngineError
@@ -174,10 +174,11 @@ async def test_an_opening_and_a_closing_are_told_once():
     gate.breaker._until = 0.0
     for _ in range(5):
         await made.scan(message(), Deadline.after(5))
-    told = [(event.what, event.level) for event in recorder.events if isinstance(event, Notice)]
-    assert told == [("breaker opened", "warning"), ("breaker closed", "info")]
-    opening = next(event for event in recorder.events if isinstance(event, Notice))
-    assert opening.fields["why"] == "5 of 5 calls in 30 s failed"
+    told = [(*event[:3], event.state, event.why) for event in recorder.events if isinstance(event, Switched)]
+    assert told == [
+        ("spamd", "1", "1", "open", "5 of 5 calls in 30 s failed"),
+        ("spamd", "1", "1", "closed", "3 calls in a row were good"),
+    ]
 
 
 async def test_half_open_one_message_at_a_time_is_the_probe_and_the_others_pass_by():
