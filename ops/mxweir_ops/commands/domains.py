@@ -74,7 +74,10 @@ def add_parser(subparsers: Any) -> None:
     verified.add_argument(
         "--accept", action="store_true", help="take the file as it is, however much the table shrinks"
     )
-    for parser_with_data in (imported, added, removed, checked, exported, verified, made, upgraded):
+    frozen = verb("freeze", _only_in_postgres, "pin the replica of this host, whatever changes in PostgreSQL")
+    thawed = verb("thaw", _only_in_postgres, "let the replica of this host follow PostgreSQL again")
+    with_data = (imported, added, removed, checked, exported, verified, made, upgraded, frozen, thawed)
+    for parser_with_data in with_data:
         add_json(parser_with_data)
     for writing in (imported, added, removed, made, upgraded):
         add_dsn(writing)
@@ -86,13 +89,15 @@ def _work(name: str, here: Work) -> Work:
     def work(args: argparse.Namespace, config: Config) -> int:
         if getattr(args, "postfix_lmdb", None) is not None:
             return export_tables(args, config)  # of what this host knows, as Postfix on it does
-        if config.postgres is None or name == "verify":
+        if config.postgres is None:
             return here(args, config)
         try:
-            from mxweir_ops.commands import domains_in_postgres  # noqa: PLC0415 - psycopg is an extra
+            # psycopg is an extra
+            from mxweir_ops.commands import domains_in_postgres, domains_replica  # noqa: PLC0415
         except ModuleNotFoundError as error:
             raise ServiceError(f"{error}; install it with: pip install 'mxweir[postgres]'") from None
-        elsewhere: Work = getattr(domains_in_postgres, "import_file" if name == "import" else name)
+        module = domains_replica if name in ("verify", "freeze", "thaw") else domains_in_postgres
+        elsewhere: Work = getattr(module, "import_file" if name == "import" else name)
         return elsewhere(args, config)
 
     return work

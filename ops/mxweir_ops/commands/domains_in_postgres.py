@@ -21,11 +21,13 @@ from mxweir.config.sections import Postgres
 from mxweir.domains.match import State, digest, find, parents
 from mxweir.domains.record import FROM_COMMAND, Record
 from mxweir.service import ServiceError
+from mxweir_ops.commands import domains_replica
 from mxweir_ops.commands.domains import FINDING, GOOD, MISUSE, given
+from mxweir_ops.owner import become_owner
 from mxweir_ops.progress import Progress
 from mxweir_policyd.relaydomains import migrate, table
 from mxweir_policyd.relaydomains.sources.file import BadLine, parse_domains
-from mxweir_policyd.relaydomains.sources.postgres import Source, connect
+from mxweir_policyd.relaydomains.sources.postgres import Source, SourceError, connect
 
 _KEPT_BAD = 1000
 """Bad lines that are told in JSON; a file may have millions."""
@@ -96,19 +98,28 @@ def remove(args: argparse.Namespace, config: Config) -> int:
 
 
 def check(args: argparse.Namespace, config: Config) -> int:
-    """Tell whether a domain is ours by the table in PostgreSQL, whatever this host's replica has."""
+    """Tell whether a domain is ours by the table in PostgreSQL, and what this host's replica has of it."""
     domain = fold_domain(args.domain)
-    with contextlib.closing(Source(_settings(args, config))) as source:
-        match = find(domain, source.find([digest(name) for name in (domain, *parents(domain))]).get)
+    become_owner(config.state_dir)
+    here = domains_replica.on_this_host(config, domain)
+    try:
+        with contextlib.closing(Source(_settings(args, config))) as source:
+            match = find(domain, source.find([digest(name) for name in (domain, *parents(domain))]).get)
+    except SourceError:
+        if here:
+            print(domains_replica.describe(here), file=sys.stderr)
+        raise
     ours = match.state is State.OURS
     if args.json:
         told = {"domain": domain, "ours": ours, "by": match.by, "next_hop": match.next_hop}
-        print(json.dumps(told | {"tenant": match.tenant}))
+        print(json.dumps(told | {"tenant": match.tenant, "here": here}))
     else:
         by = f" (by {match.by} and its subdomains)" if match.raw and match.by != domain else ""
         off = ", switched off" if match.raw and not ours else ""
         hop = f", next hop {match.next_hop}" if match.next_hop else ""
         print(f"{domain}: {match.state.value}{by}{off}{hop}")
+        if here:
+            print(domains_replica.describe(here))
     return GOOD if ours else FINDING
 
 
