@@ -9,6 +9,8 @@ keys (memory), CPU time a message through a private Postfix (mail). The milter:
 messages a second through Postfix (milter), 200 simultaneous ends of message with a
 silent engine (burst), a message's time while nobody is asked (breakers), memory with
 200 large messages (large), minutes with engines that misbehave at random (soak).
+PostgreSQL: questions by hash beside an unindexed column, imports, fills (database;
+several minutes, and some GB below /var/tmp).
 What uses Postfix needs root and Debian's postfix, milter spamass-milter too. Prints
 Markdown. The exit status is 0 whatever the figures
 are, 1 when a run was not valid, 2 when something is missing.
@@ -23,12 +25,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mxweir_bench import breakers, burst, large, mail, memory, milter, rates, report, servers, soak, tools
+from mxweir_bench import (
+    breakers,
+    burst,
+    database,
+    large,
+    mail,
+    memory,
+    milter,
+    rates,
+    report,
+    servers,
+    soak,
+    tools,
+)
 from mxweir_bench.load import InvalidRunError
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import LabError
 
-PARTS = ("rates", "memory", "mail", "milter", "burst", "breakers", "large", "soak")
+PARTS = ("rates", "memory", "mail", "milter", "burst", "breakers", "large", "soak", "database")
 
 
 def main() -> int:
@@ -62,11 +77,13 @@ def _options() -> argparse.Namespace:
     add("--seconds", type=float, default=3.0, help="length of a run (rates; default 3)")
     add("--rounds", type=int, default=5, help="(rates; mail has four times as many; default 5)")
     add("--minutes", type=float, default=3.0, help="length of the soak (default 3)")
+    add("--sizes", type=int, nargs="+", default=database.SIZES, help="(database; default up to 10000000)")
     add("--unix", action="store_true", help="unix sockets, not loopback TCP (rates, memory)")
     add("--json", type=Path, metavar="FILE", help="write all figures there, each single run among them")
     options = parser.parse_args()
     if options.quick:
         options.seconds, options.rounds, options.minutes = 0.5, 1, 0.2
+        options.sizes = [size for size in options.sizes if size <= 100_000] or [10_000]
     return options
 
 
@@ -83,6 +100,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> tuple[dict[str, An
         "breakers": lambda: breakers.part(directory, rounds),
         "large": lambda: large.part(directory),
         "soak": lambda: soak.part(directory, options.minutes),
+        "database": lambda: database.part(options.sizes),
     }
     parts = {name: run[name]() for name in PARTS if name in (options.only or PARTS)}
     targets = [target for part in parts.values() for target in part.targets]
