@@ -4,7 +4,7 @@ The daemons state facts; what becomes of them is up to the observers, of which
 there are two: `mxweir.log` writes lines, `mxweir.metrics` counts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from mxweir.facts import Facts
@@ -35,6 +35,10 @@ class Decision(NamedTuple):
     observed: tuple[Observed, ...] = ()
 
 
+PASS = Decision("pass", "DUNNO")
+"""What nothing objects to."""
+
+
 class Decided(NamedTuple):
     """One policy question was answered, `seconds` after its last byte."""
 
@@ -44,10 +48,14 @@ class Decided(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """So many policy questions passed with nothing to say about them, all answered within `seconds`."""
+    """So many policy questions passed with nothing to say about them, all answered within `seconds`.
+
+    `facts` has those of each, for an observer that tells them one by one.
+    """
 
     questions: int
     seconds: float
+    facts: Sequence[Facts] = ()
 
 
 class Scanned(NamedTuple):

@@ -16,7 +16,19 @@ import structlog
 from mxweir.address import text_of
 from mxweir.clock import Clock
 from mxweir.config import Log
-from mxweir.events import Decided, Handlers, Notice, Observed, Scanned, Switched, Trouble
+from mxweir.events import (
+    PASS,
+    Decided,
+    Decision,
+    Handlers,
+    Notice,
+    Observed,
+    Passed,
+    Scanned,
+    Switched,
+    Trouble,
+)
+from mxweir.facts import Facts
 from mxweir.logline import jsonline, logfmt, row
 from mxweir.outlet import Later, Outlet
 
@@ -72,7 +84,7 @@ class LogObserver:
         return (
             written
             if self._level > _LEVELS["info"]
-            else {**written, Decided: self._decided, Scanned: self._scanned}
+            else {**written, Decided: self._decided, Passed: self._passed, Scanned: self._scanned}
         )
 
     def tick(self) -> None:
@@ -126,14 +138,21 @@ class LogObserver:
         self._spent += 1
         return True
 
+    def _passed(self, event: Passed) -> None:
+        now, milliseconds = self._now.text(), f"{event.seconds * 1000:.3f}"
+        for facts in event.facts:
+            self._write_decision(facts, PASS, now, milliseconds)
+
     def _decided(self, event: Decided) -> None:
+        self._write_decision(event.facts, event.decision, self._now.text(), f"{event.seconds * 1000:.3f}")
+
+    def _write_decision(self, facts: Facts, decision: Decision, now: str, milliseconds: str) -> None:
+        """The line that the logger would make, without its general way: there is one for every question."""
         if not self._may_write():
             return
-        facts, decision, seconds = event
         verdict, reply, check, rule, key, figure, observed = decision
-        # The same line that the logger would make, without its general way: there is one for every question.
         values = (
-            self._now.text(),
+            now,
             "info",
             self._daemon,
             "decision",
@@ -149,7 +168,7 @@ class LogObserver:
             rule,
             key,
             reply,
-            f"{seconds * 1000:.3f}",
+            milliseconds,
         )
         if facts.sasl_username or figure or observed:
             more = {

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 Render = Callable[[Mapping[str, object]], str]
 
 _LONGEST = 1000
+_HARMLESS = bytes(code for code in range(0x21, 0x7F) if code not in b'="\\')
 _PLAIN = re.compile(r"[A-Za-z0-9_@.:/<>\[\](),;+*#%&!?~^-]*")
 
 
@@ -39,16 +40,11 @@ def logfmt(fields: Mapping[str, object]) -> str:
 def _is_plain(line: str, fields: int) -> bool:
     """Nearly every line is: no value brought a space, an equals sign, a quote or anything unprintable.
 
-    A few counts over the whole of it say so.
+    Then nothing is left of it without its harmless characters but an equals sign
+    for each field and the spaces between them.
     """
-    return (
-        line.count("=") == fields
-        and line.count(" ") == fields - 1
-        and line.isprintable()
-        and '"' not in line
-        and "\\" not in line
-        and len(line) <= _LONGEST
-    )
+    left = line.encode("utf-8", "backslashreplace").translate(None, _HARMLESS)
+    return left == b"= " * (fields - 1) + b"=" and len(line) <= _LONGEST
 
 
 def jsonline(fields: Mapping[str, object]) -> str:

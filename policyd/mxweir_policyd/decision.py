@@ -14,9 +14,6 @@ from mxweir.ratelimit.limits import Refusal
 
 _SAFE_DOMAIN = re.compile(r"[a-z0-9_.-]{1,253}")
 
-
-PASS = Decision("pass", "DUNNO")
-
 UNCONFIRMED = "unconfirmed"
 """The verdict of a decision that is none yet; nobody but the session sees it."""
 

@@ -20,11 +20,11 @@ from typing import NamedTuple, Protocol
 
 from mxweir.access import AccessList
 from mxweir.domains.match import Match, State
-from mxweir.events import Decision
+from mxweir.events import PASS, Decision
 from mxweir.facts import Facts, Folder
 from mxweir.ratelimit.limits import Limits
 from mxweir.trail import Step
-from mxweir_policyd.decision import PASS, blocked, limited, relay_denied, relay_unknown, unconfirmed
+from mxweir_policyd.decision import blocked, limited, relay_denied, relay_unknown, unconfirmed
 from mxweir_policyd.express import Express, write_express
 from mxweir_policyd.protocol import Attributes
 

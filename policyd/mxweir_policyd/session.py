@@ -16,7 +16,7 @@ from mxweir.domains.match import Match, State
 from mxweir.events import Decided, Observer, Passed, Trouble
 from mxweir.facts import Facts
 from mxweir_policyd import maps
-from mxweir_policyd.decision import PASS, UNCONFIRMED
+from mxweir_policyd.decision import UNCONFIRMED
 from mxweir_policyd.deferred import Answers, Debts, Owed
 from mxweir_policyd.express import PASSED
 from mxweir_policyd.pipeline import Pipeline
@@ -30,8 +30,8 @@ Confirm = Callable[[str, Callable[[Match], None]], None]
 class Answerer:
     """Answers requests by the pipeline in force, and tells the observers; shared by all connections.
 
-    With `tell_each`, each request that simply passed is told by itself; else
-    they are told together, as a number.
+    Requests that simply passed are told together, as a number, and with
+    `tell_each` with the facts of each.
     """
 
     def __init__(
@@ -54,19 +54,17 @@ class Answerer:
         """The replies to requests that came in together."""
         started, now = perf_counter(), self.clock()
         replies: list[bytes | Owed] = []
-        rest, passed = requests, 0
+        rest = requests
         while (begun := len(replies)) < len(requests):
             # Whatever goes wrong on the express lane, goes wrong again on the long way, and is told there.
             with contextlib.suppress(Exception):
                 self.pipeline.express(rest, replies, now)
-            passed += len(replies) - begun
-            if self._tell_each:
-                self._tell(requests[begun : len(replies)], started)
+            if passed := len(replies) - begun:
+                facts = list(map(self.pipeline.facts, rest[:passed])) if self._tell_each else ()
+                self.observe(Passed(passed, perf_counter() - started, facts))
             if len(replies) < len(requests):
                 replies.append(self._decide(requests[len(replies)], now, started))
                 rest = requests[len(replies) :]
-        if passed and not self._tell_each:
-            self.observe(Passed(passed, perf_counter() - started))
         return replies
 
     def look_up(self, lookup: Lookup) -> bytes | Owed:
@@ -79,10 +77,6 @@ class Answerer:
             return cast("bytes", maps.answer(lookup, self.pipeline.domains, confirmed))
 
         return self.debts.owe(partial(self.confirm, found.domain), finish)
-
-    def _tell(self, passed: Sequence[Attributes], started: float) -> None:
-        for request in passed:
-            self.observe(Decided(self.pipeline.facts(request), PASS, perf_counter() - started))
 
     def _decide(self, request: Attributes, now: float, started: float) -> bytes | Owed:
         """The long way."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mxweir.config import Log
-from mxweir.events import Decided, Decision, Observed, Scanned, Trouble, notice, tell_all, warning
+from mxweir.events import Decided, Decision, Observed, Passed, Scanned, Trouble, notice, tell_all, warning
 from mxweir.log import LogObserver
 from mxweir.ratelimit.rate import Rate
 from mxweir.testing import SettableClock, question
@@ -81,6 +81,19 @@ REFUSED = Decision(
     "3/3",
     (Observed("trial", "alice@a.example", "1/1"), Observed("org", "a.example", "9/9")),
 )
+
+
+def test_questions_that_passed_together_have_the_lines_that_they_have_one_by_one():
+    asked = [decided(), decided("bob@b.example", sasl_username="bob"), decided("with space@c.example")]
+    together, one_by_one = Logged(), Logged()
+    together.tell(Passed(3, 0.0005, [event.facts for event in asked]))
+    for event in asked:
+        one_by_one.tell(event)
+    assert [line.split(" ", 1)[1] for line in together.lines()] == [
+        line.split(" ", 1)[1] for line in one_by_one.lines()
+    ]
+
+
 SCANNED = Scanned(
     "4XyZ", "192.0.2.1", "alice@a.example", 2, "tagged", "spamd", 6.5, 5.0, ("GTUBE", "X"), "", 0.25, 4096
 )

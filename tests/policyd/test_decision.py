@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from mxweir.access import Entry
 from mxweir.config import ConfigError, loads
+from mxweir.events import PASS
 from mxweir.facts import Folder
 from mxweir.ratelimit.limits import Limit, Refusal
-from mxweir_policyd.decision import PASS, blocked, limited, relay_denied, relay_unknown
+from mxweir_policyd.decision import blocked, limited, relay_denied, relay_unknown
 from mxweir_policyd.protocol import format_reply
 
 ANY_TEXT = st.text(max_size=60) | st.text(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mxweir.config import loads
 from mxweir.domains.match import Match, State
-from mxweir.events import Decided
+from mxweir.events import PASS, Decided, Passed
 from mxweir.facts import KEYS, READERS
 from mxweir.testing import Recorder, SettableClock
 from mxweir_policyd.app import build_pipeline
@@ -100,8 +100,14 @@ def told(text: str, max_keys: int, rows: Sequence[tuple[float, list[Request]]], 
     for gap, requests in rows:
         clock.advance(gap)
         replies.append(answerer.answer(requests))
-    decided = [event[:2] for event in recorder.events if isinstance(event, Decided)]
-    assert len(decided) == len(recorder.events)
+    decided = []
+    for event in recorder.events:
+        if isinstance(event, Passed):
+            assert event.questions == len(event.facts)
+            decided += [(facts, PASS) for facts in event.facts]
+        else:
+            assert isinstance(event, Decided)
+            decided.append((event.facts, event.decision))
     return replies, decided, remembered(made, clock())
 
 
