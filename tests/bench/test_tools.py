@@ -40,12 +40,12 @@ def noop(built: Tools, tmp_path: Path) -> Iterator[Server]:
 
 def requests(built: Tools, *options: str) -> list[Request]:
     done = subprocess.run([built.policyload, "--print", *options], capture_output=True, check=True)
-    return RequestReader().feed(done.stdout)
+    return [Request(*found) for found in RequestReader().feed(done.stdout)]
 
 
 def test_the_generated_request_is_one_that_the_daemon_reads(built: Tools) -> None:
     (raw,) = load.requests(built.policyload, 1, keys=10)
-    (request,) = RequestReader().feed(raw)
+    request = Request(*RequestReader().feed(raw)[0])
     assert request.protocol_state == b"RCPT"
     assert request.recipient.split(b"@")[1].decode() in servers.RECIPIENT_DOMAINS
     assert 600 < len(raw) < 800
