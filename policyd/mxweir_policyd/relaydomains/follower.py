@@ -20,8 +20,10 @@ from typing import Any
 from mxweir.backoff import Backoff
 from mxweir.clock import system_clock
 from mxweir.config.sections import Postgres
+from mxweir_policyd.relaydomains.audit import audit
 from mxweir_policyd.relaydomains.follow import Follower, Step
 from mxweir_policyd.relaydomains.mirror import Mirror
+from mxweir_policyd.relaydomains.queries import queries
 from mxweir_policyd.relaydomains.report import BEAT, Following, Report, Settings
 from mxweir_policyd.relaydomains.sources.postgres import Source, SourceError
 from mxweir_policyd.relaydomains.tablefile import ReplicaError
@@ -96,6 +98,8 @@ class _Connection:
         with contextlib.closing(source):
             if not notified:
                 self._say(Following.STARTING, trouble="unnotified", detail="it is asked every second")
+            if missed := _audited(source, self._settings.postgres):
+                self._say(Following.STARTING, trouble="unindexed", detail=missed)
             follower = Follower(self._mirror, source, self._settings.max_shrink, self._clock)
             for step in follower.fill():
                 self._say(Following.FILLING, step)
@@ -157,6 +161,12 @@ def _listening(settings: Postgres) -> tuple[Source, bool]:
         source.close()
         return Source(settings), False
     return source, True
+
+
+def _audited(source: Source, settings: Postgres) -> str:
+    """Which queries find no index, and why; "" if all do. Raises SourceError."""
+    found = audit(source.connection, queries(settings.view).all())
+    return "; ".join(f"{finding.query}: {finding.what}" for finding in found)
 
 
 def _end_with_stdin() -> None:

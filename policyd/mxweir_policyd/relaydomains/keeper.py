@@ -35,6 +35,7 @@ TROUBLES: dict[str, Callable[[str], Event]] = {
     "away": lambda detail: Trouble("PostgreSQL cannot be asked", detail),
     "damaged": lambda detail: Trouble("replica damaged", detail, "error"),
     "failing": lambda detail: Trouble("replica not written", detail, "error"),
+    "unindexed": lambda detail: Trouble("PostgreSQL has no index for a query", detail, "error"),
     "unnotified": lambda detail: Trouble("PostgreSQL does not notify", detail),
 }
 """What a report may have as its trouble."""

@@ -212,8 +212,9 @@ def connection_parameters(settings: Postgres, name: str = "mxweir") -> dict[str,
 
 def told(error: psycopg.Error) -> str:
     """What went wrong, in one line."""
-    text = error.diag.message_primary or str(error)
-    return " ".join(text.split()) or type(error).__name__
+    text = " ".join((error.diag.message_primary or str(error)).split()) or type(error).__name__
+    missing = isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName)
+    return f"{text}: mxweir domains init makes the table" if missing and "mxweir." in text else text
 
 
 @contextlib.contextmanager
