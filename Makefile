@@ -15,7 +15,7 @@ BIN = .venv/bin
 
 # The servers that the tests run privately. procps: kill, for the units' ExecReload; systemd: only its
 # program systemd-analyze.
-SERVERS = postfix postfix-lmdb postgresql rspamd spamd spamc swaks procps systemd
+SERVERS = miltertest openssl postfix postfix-lmdb postgresql rspamd spamd spamc spamass-milter swaks procps systemd
 
 export PYTHON
 

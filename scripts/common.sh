@@ -35,11 +35,16 @@ make_venv() {
     "$1" -m venv --clear "$2"
 }
 
+# Is this configuration set to libmilter's front, which is all that needs pymilter?
+wants_libmilter() {
+    grep -qs '^ *front *= *"libmilter"' "$1"
+}
+
 # Can pymilter be built for this Python? Installs what that takes where it may; says in one line where not.
 milter_can_be_built() {
     # shellcheck disable=SC2046 # no package at all is no argument
     _headers_are_there "$1" || {
-        scripts/packages.sh "the milter; it is left out until then" \
+        scripts/packages.sh "libmilter's front; it is left out until then" \
             gcc libc6-dev libmilter-dev $(python_package "$1" dev) && _headers_are_there "$1"
     }
 }

@@ -37,7 +37,7 @@ pip() {
 pip install --require-hashes -r constraints/build.txt
 pip wheel --require-hashes --wheel-dir "$build/wheels" -r constraints/runtime.txt
 extras=redis,postgres
-if milter_can_be_built "$python"; then
+if wants_libmilter "$destdir/etc/mxweir/mxweir.toml" && milter_can_be_built "$python"; then
     pip wheel --use-pep517 --no-build-isolation --require-hashes --wheel-dir "$build/wheels" -r constraints/milter.txt
     extras=milter,$extras
 fi

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Make .venv, and install what is missing: setup.sh [run|dev]
 #
-#   run   what the daemons need: our dependencies, pymilter where it can be built, ourselves (editable)
-#   dev   that, and the tools of make test, lint and types
+#   run   what the daemons need: our dependencies and ourselves (editable); no compiler. pymilter only where
+#         the development run is set to front = "libmilter"
+#   dev   that, pymilter where it can be built, and the tools of make test, lint and types
 #
 # Every step is remembered in .venv/.steps by the sum of what it read, so that a second call does
 # nothing, and a change of the pins does just what changed. PYTHON names the interpreter to make it with.
@@ -50,9 +51,10 @@ if ! done_already run "$now"; then
     echo "$now" > "$steps/run"
 fi
 
-# Without libmilter the milter stays out and everything else works: that is said, and no failure.
+# Without libmilter its front stays out and everything else works: that is said, and no failure.
 now=$(sum constraints/milter.txt)
-if ! done_already milter "$now" || ! "$venv/bin/python" -c 'import Milter' 2>/dev/null; then
+if { [ "$what" = dev ] || wants_libmilter .mxweir/mxweir.toml; } \
+    && { ! done_already milter "$now" || ! "$venv/bin/python" -c 'import Milter' 2>/dev/null; }; then
     if milter_can_be_built "$venv/bin/python"; then
         echo "mxweir: building pymilter"
         pip_install --use-pep517 --no-build-isolation --require-hashes -r constraints/milter.txt

@@ -1,44 +1,51 @@
 """The milter on one page: what it is made of, how it starts, reloads and stops.
 
-The main thread does nothing but wait for signals: Python runs their handlers
-nowhere else, and not while that thread is inside libmilter.
+One event loop in the main thread: it scans, and with the front on asyncio it
+serves too. libmilter's front has threads of its own, and hands its messages over.
 """
 
-import queue
+import asyncio
+import gc
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic, sleep
-from types import FrameType
-from typing import TYPE_CHECKING
+from time import monotonic
 
 from mxweir import http, service
 from mxweir.clock import system_clock
 from mxweir.config import Config, ConfigError, load
+from mxweir.deadline import Deadline
 from mxweir.events import Event, Trouble, notice, tell_all, warning
 from mxweir.facts import Folder
 from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, ScanMetrics
+from mxweir.serving import new_event_loop
+from mxweir.threads import in_thread
 from mxweir_milter import gauges, scanner
 from mxweir_milter.allow import Allowed
+from mxweir_milter.fronts import Front
+from mxweir_milter.message import Message
 from mxweir_milter.policy import treatments_of
-from mxweir_milter.scanloop import ScanLoop
+from mxweir_milter.room import Room
 from mxweir_milter.session import Policy, Session
 from mxweir_milter.tenants import Tenants
-
-if TYPE_CHECKING:
-    from mxweir_milter.fronts.libmilter import LibmilterFront
+from mxweir_milter.verdict import Result
 
 _STALLED = 10.0
-"""Seconds without a turn of the scan loop before /livez fails."""
+"""Seconds without a turn of the loop before /livez fails."""
 
-_FIXED = ("listen", "socket_mode", "socket_group", "http")
+_LINGER = 3.0
+"""Seconds that open sessions go on after a stop: who has connected is about to send a message."""
+
+_OTHER_FILES = 64
+"""File descriptors beside those of sessions and scans."""
+
+_FIXED = ("front", "listen", "socket_mode", "socket_group", "http", "max_sessions")
 
 _NO_PYMILTER = (
-    "pymilter cannot be loaded ({error}): install it with `pip install 'mxweir[milter]'`; "
-    "it needs a C compiler and, on Debian, the packages libmilter-dev and python3-dev"
+    'milter.front = "libmilter", but pymilter cannot be loaded ({error}): '
+    "install it with `pip install 'mxweir[milter]'`, or use the front that needs nothing, \"asyncio\""
 )
 
 
@@ -49,7 +56,8 @@ def run(config: Config, path: Path) -> int:
     2 when it cannot start with these settings or without pymilter.
     """
     try:
-        return MilterDaemon(config, path).run()
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(MilterDaemon(config, path).run())
     except ImportError as error:
         trouble, status = _NO_PYMILTER.format(error=error), 2
     except service.ServiceError as error:
@@ -86,66 +94,87 @@ class MilterDaemon:
     def __init__(self, config: Config, path: Path) -> None:
         self._config = self._started_with = config
         self._path = path
+        self._clock = system_clock()
+        self._log = LogObserver(
+            config.log, self._clock, "milter", later=lambda write: asyncio.get_running_loop().call_soon(write)
+        )
+        self._metrics = Metrics("milter")
+        self._observe = tell_all(ScanMetrics(self._metrics).handlers(), self._log.handlers())
         self._tenants = Tenants(config.state_dir)
         self._policy = build_policy(config, self._tenants.of)
-        clock = system_clock()
-        self._log = LogObserver(config.log, clock, "milter")
-        self._metrics = Metrics("milter")
-        self._telling = threading.Lock()
-        self._observers = tell_all(ScanMetrics(self._metrics).handlers(), self._log.handlers())
-        self._loop = ScanLoop(scanner.build(config.milter, self._observe))
-        self._front = self._build_front(lambda: Session(lambda: self._policy, clock, monotonic))
-        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._room = Room(config.milter.max_memory)
+        self._scanner = scanner.build(config.milter, self._observe)
+        self._scans = 0
+        self._signals = asyncio.Queue[signal.Signals]()
         self._not_ready = "starting"
+        self._turned = monotonic()
 
-    def run(self) -> int:
+    async def run(self) -> int:
         """Start, serve until SIGTERM or SIGINT, finish the messages in hand and stop."""
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
-        self._gauges()
+            loop.add_signal_handler(number, self._signals.put_nowait, number)
+        front = self._build_front(loop)
+        self._gauges(front)
         pages = self._config.milter.http
         stop_http = http.serve("milter.http", pages, self._metrics, self._live, lambda: self._not_ready)
         try:
-            self._front.open(self._config.milter.socket_mode, self._config.milter.socket_group)
-            self._loop.start()
-            self._front.start()
+            service.allow_files(2 * self._config.milter.max_sessions + _OTHER_FILES)
+            await front.open()
             self._say_started()
-            well = self._wait()
-            self._drain()
-            self._front.stop()
+            well = await self._wait(front)
+            await self._drain(front)
         finally:
             stop_http()
-            self._loop.stop()
             self._log.close()
         return 0 if well else 1
 
-    def _observe(self, event: Event) -> None:
-        """One event at a time: the observers are not made for libmilter's many threads."""
-        with self._telling:
-            self._observers(event)
-
     # Starting
 
-    def _build_front(self, new_session: Callable[[], Session]) -> "LibmilterFront":
-        # Imported here, so that everything else of the milter runs without libmilter.
-        from mxweir_milter.fronts.libmilter import LibmilterFront  # noqa: PLC0415
+    def _build_front(self, loop: asyncio.AbstractEventLoop) -> Front:
+        # Imported here, so that neither needs what only the other one needs.
+        milter = self._config.milter
+        if milter.front == "libmilter":
+            from mxweir_milter.fronts.bridge import Bridge  # noqa: PLC0415
+            from mxweir_milter.fronts.libmilter import LibmilterFront  # noqa: PLC0415
 
-        return LibmilterFront(self._config.milter.listen, new_session, self._loop.scan, self._observe)
+            # The observers are not made for libmilter's many threads.
+            def observe(event: Event) -> None:
+                loop.call_soon_threadsafe(self._observe, event)
 
-    def _gauges(self) -> None:
-        gauge, front = self._metrics.gauge, self._front
+            return LibmilterFront(milter, self._session, Bridge(self._scan, loop).scan, observe)
+        from mxweir_milter.fronts.asyncio import AsyncioFront  # noqa: PLC0415
+
+        return AsyncioFront(milter, self._session, self._scan, self._observe)
+
+    def _session(self) -> Session:
+        return Session(lambda: self._policy, self._clock, monotonic, self._room)
+
+    async def _scan(self, message: Message, deadline: Deadline) -> Result:
+        self._scans += 1
+        try:
+            return await self._scanner.scan(message, deadline)
+        finally:
+            self._scans -= 1
+
+    def _gauges(self, front: Front) -> None:
+        gauge = self._metrics.gauge
         gauge("mxweir_milter_sessions", "Open sessions of Postfix.", [], lambda: [((), front.sessions())])
         gauge("mxweir_milter_in_hand", "Messages begun and unanswered.", [], lambda: [((), front.in_hand())])
-        gauge("mxweir_milter_scans", "Scans under way.", [], lambda: [((), self._loop.in_flight)])
-        gauges.add(self._metrics, lambda: self._loop.scanner)
+        gauge("mxweir_milter_scans", "Scans under way.", [], lambda: [((), self._scans)])
+        gauge("mxweir_milter_held_bytes", "Content of messages in hand.", [], lambda: [((), self._room.used)])
+        gauges.add(self._metrics, lambda: self._scanner)
         gauge("mxweir_milter_threads", "Threads, libmilter's included.", [], lambda: [((), _threads())])
 
     def _say_started(self) -> None:
         self._not_ready = ""
+        gc.freeze()
         milter = self._config.milter
         self._warn(self._config)
         names = " ".join(f"{engine.type}={at}" for engine in milter.engine for at in engine.address)
-        self._observe(notice("started", listen=str(milter.listen), engines=names or "none"))
+        self._observe(
+            notice("started", listen=str(milter.listen), front=milter.front, engines=names or "none")
+        )
         service.notify("READY=1")
 
     def _warn(self, config: Config) -> None:
@@ -155,39 +184,34 @@ class MilterDaemon:
 
     # While it runs
 
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
-        # Of all queues and events, only this one may be used by a handler that interrupts its reader.
-        self._signals.put(number)
-
-    def _wait(self) -> bool:
-        """Do what is due each second, until a signal says stop (true) or libmilter has ended (false)."""
+    async def _wait(self, front: Front) -> bool:
+        """Do what is due each second, until a signal says stop (true) or the front has ended (false)."""
         watched = service.watchdog_seconds()
-        while not self._front.stopped.is_set():
-            try:
-                number = self._signals.get(timeout=min(1.0, watched or 1.0))
-            except queue.Empty:
-                pass
-            else:
-                if number != signal.SIGHUP:
-                    return True
-                self._reload()
+        while not front.ended:
+            self._turned = monotonic()
             self._tenants.tick()
-            with self._telling:
-                self._log.tick()
-            if watched and not self._live():
+            self._log.tick()
+            if watched:
+                # The loop turns; whether any engine answers is no matter: slow is not dead.
                 service.notify("WATCHDOG=1")
+            try:
+                number = await asyncio.wait_for(self._signals.get(), min(1.0, watched or 1.0))
+            except TimeoutError:
+                continue
+            if number != signal.SIGHUP:
+                return True
+            await self._reload()
         return False
 
     def _live(self) -> str:
-        """The scan loop turns; whether any engine answers is no matter: slow is not dead."""
-        still = self._loop.silent_for()
-        return f"the scan loop has not turned for {still:.0f} s" if still > _STALLED else ""
+        still = monotonic() - self._turned
+        return f"the event loop has not turned for {still:.0f} s" if still > _STALLED else ""
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         """Take a new configuration whole, or keep the one in force."""
         service.notify(f"RELOADING=1\nMONOTONIC_USEC={int(monotonic() * 1e6)}")
         try:
-            self._take(load(self._path))
+            self._take(*await in_thread(self._read))
         except ConfigError as error:
             for line in error.lines():
                 self._observe(warning("configuration not reloaded", why=line))
@@ -197,30 +221,39 @@ class MilterDaemon:
             self._observe(Trouble("configuration not reloaded", why, "error"))
         service.notify("READY=1")
 
-    def _take(self, config: Config) -> None:
+    def _read(self) -> tuple[Config, Policy]:
+        config = load(self._path)
+        return config, build_policy(config, self._tenants.of)
+
+    def _take(self, config: Config, policy: Policy) -> None:
         # Made before anything changes: what fails here leaves all as it was.
-        policy = build_policy(config, self._tenants.of)
-        new_scanner = scanner.build(config.milter, self._observe, self._loop.scanner)
+        new_scanner = scanner.build(config.milter, self._observe, self._scanner)
         old, new = self._started_with, config
         fixed = [f"milter.{key}" for key in _FIXED if getattr(new.milter, key) != getattr(old.milter, key)]
         fixed += ["log"] if new.log != old.log else []
         if fixed:
             self._observe(warning("needs a restart to take effect", keys=" ".join(fixed)))
-        self._loop.scanner, self._policy = new_scanner, policy
-        self._config = config
+        self._scanner, self._policy, self._config = new_scanner, policy, config
+        self._room.most = config.milter.max_memory
         self._warn(config)
         self._observe(notice("configuration reloaded", engines=len(config.milter.engine)))
 
     # Stopping
 
-    def _drain(self) -> None:
+    async def _drain(self, front: Front) -> None:
         """Take no new sessions, and let the messages in hand be answered."""
         self._not_ready = "stopping"
         service.notify("STOPPING=1")
-        self._front.refuse_new()
-        until = monotonic() + self._config.milter.drain
-        while (left := self._front.in_hand()) and monotonic() < until:
-            sleep(0.02)
+        front.refuse_new()
+        began = monotonic()
+        while (left := front.in_hand()) or front.sessions():
+            passed = monotonic() - began
+            if passed >= self._config.milter.drain or (not left and passed >= _LINGER):
+                break
+            if passed >= _LINGER:
+                front.close_idle()
+            await asyncio.sleep(0.02)
+        await front.stop()
         self._observe(notice("stopped", unanswered=left))
 
 

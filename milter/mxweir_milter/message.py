@@ -11,6 +11,7 @@ takes it for a line end.
 
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
 from mxweir_milter.facts import Client, Envelope
 
@@ -33,19 +34,34 @@ class Message:
     arrived: float
 
 
+class Room(Protocol):
+    """Memory that all messages in hand share; see `mxweir_milter.room`."""
+
+    def take(self, size: int) -> bool:
+        """Use that many bytes more; false when there are not as many."""
+
+    def give(self, size: int) -> None:
+        """Use that many bytes less."""
+
+
 class Content:
-    """Collects one message's header and body, in memory up to `limit` bytes and not beyond.
+    """Collects one message's header and body, in memory up to `limit` bytes and the `room` there is.
 
     `size` goes on counting what arrives; once it is over the limit, all that
-    was kept is let go and `too_large` is true for good.
+    was kept is let go and `too_large` is true for good. The same with `no_room`,
+    when other messages fill the memory.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, room: Room) -> None:
         self.size = 0
         self.too_large = False
+        self.no_room = False
         self._limit = limit
+        self._room = room
+        self._kept = 0
+        # Fields may be tiny and many, and each object costs fifty bytes; the body comes in large pieces.
         self._header = bytearray()
-        self._body = bytearray()
+        self._body: list[bytes] = []
 
     def add_header(self, name: bytes, value: bytes) -> None:
         """Keep one header field; `value` is all that stood after the colon, white space and folding included.
@@ -55,28 +71,46 @@ class Content:
         """
         if b"\n" in value:
             value = with_crlf(_LINE_THAT_IS_NO_FOLD.sub(b"\r\n\t", value))
-        self._keep(self._header, _NOT_IN_A_HEADER_NAME.sub(b"?", name) + b":" + value + b"\r\n")
+        field = _NOT_IN_A_HEADER_NAME.sub(b"?", name) + b":" + value + b"\r\n"
+        if self._has_room_for(field):
+            self._header += field
 
     def add_body(self, piece: bytes) -> bool:
         """Keep a piece of the body; false when no further piece is wanted."""
-        self._keep(self._body, piece)
-        return not self.too_large
+        if self._has_room_for(piece):
+            self._body.append(piece)
+        return not (self.too_large or self.no_room)
 
     def together(self) -> bytes:
-        """Header, empty line and body. Not to be asked for when the message was too large."""
-        body = with_crlf(bytes(self._body))
-        end = b"\r\n" if body and not body.endswith(b"\r\n") else b""
-        return b"".join((self._header, b"\r\n", body, end))
+        """Header, empty line and body, once: what was collected is in them and nowhere else any more.
 
-    def _keep(self, where: bytearray, piece: bytes) -> None:
+        Not to be asked for when the message was too large or had no room.
+        """
+        body = with_crlf(b"".join(self._body))
+        self._body.clear()
+        end = b"\r\n" if body and not body.endswith(b"\r\n") else b""
+        whole = b"".join((self._header, b"\r\n", body, end))
+        self._header.clear()
+        return whole
+
+    def release(self) -> None:
+        """The message is done with: its memory is for others."""
+        self._header.clear()
+        self._body.clear()
+        self._room.give(self._kept)
+        self._kept = 0
+
+    def _has_room_for(self, piece: bytes) -> bool:
         self.size += len(piece)
-        if self.too_large:
-            return
-        if self.size > self._limit:
-            self.too_large = True
-            self._header, self._body = bytearray(), bytearray()
-        else:
-            where += piece
+        if self.too_large or self.no_room:
+            return False
+        self.too_large = self.size > self._limit
+        self.no_room = not self.too_large and not self._room.take(len(piece))
+        if self.too_large or self.no_room:
+            self.release()
+            return False
+        self._kept += len(piece)
+        return True
 
 
 def with_crlf(data: bytes) -> bytes:

@@ -23,7 +23,7 @@ from mxweir_milter import changes
 from mxweir_milter.allow import Allowed
 from mxweir_milter.changes import Answer, Forged
 from mxweir_milter.facts import Client, Envelope, Macros, Tls, text_of
-from mxweir_milter.message import Content, Message
+from mxweir_milter.message import Content, Message, Room
 from mxweir_milter.policy import Ruling, Treatment, Treatments, decide
 from mxweir_milter.verdict import Failed, Outcome, Reason, Result, Scored
 
@@ -103,11 +103,16 @@ class Session:
     """One SMTP session; not for several threads at once, but for one after the other."""
 
     def __init__(
-        self, policy: Callable[[], Policy], clock: Callable[[], float], monotonic: Callable[[], float]
+        self,
+        policy: Callable[[], Policy],
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        room: Room,
     ) -> None:
         self._policy = policy
         self._clock = clock
         self._monotonic = monotonic
+        self._room = room
         self._client = Client()
         self._transaction: _Transaction | None = None
 
@@ -133,6 +138,7 @@ class Session:
 
     def mail(self, sender: bytes, params: Sequence[bytes], macros: Macros) -> None:
         """A message begins."""
+        self._done()
         self._transaction = transaction = self._begin()
         transaction.sender = _path(sender)
         transaction.sasl_username = macros.get("{auth_authen}", "")
@@ -160,7 +166,7 @@ class Session:
         why = self._passed_over(transaction)
         if not why:
             return None
-        self._transaction = None
+        self._done()
         return Concluded(Answer(), self._event(transaction, Answer(), Outcome.SKIPPED, reason=why))
 
     def header(self, name: bytes, value: bytes) -> None:
@@ -181,7 +187,7 @@ class Session:
         transaction.ended = self._monotonic()
         transaction.queue_id = macros.get("i", "") or transaction.queue_id
         if transaction.forged.too_many:
-            self._transaction = None
+            self._done()
             answer = changes.too_many()
             return Concluded(answer, self._event(transaction, answer, Outcome.REJECTED))
         if reason := _hindrance(transaction):
@@ -193,7 +199,7 @@ class Session:
     def conclude(self, result: Result) -> Concluded:
         """The answer for the message that ended, by its scan's result."""
         transaction = self._current()
-        self._transaction = None
+        self._done()
         treatments = transaction.treatments or {transaction.policy.treatments.default}
         mildest, overruled = decide(result, treatments)
         answer = changes.answer(
@@ -204,15 +210,21 @@ class Session:
 
     def abort(self) -> None:
         """The message will not be completed, or the session is over."""
-        self._transaction = None
+        self._done()
 
     def fail(self) -> None:
         """Something went wrong on our side: the message in hand cannot be scanned."""
         self._current().failed = True
 
+    def _done(self) -> None:
+        """Nothing of the message in hand is kept any more."""
+        if self._transaction is not None:
+            self._transaction.content.release()
+            self._transaction = None
+
     def _begin(self) -> _Transaction:
         policy = self._policy()
-        return _Transaction(policy, Content(policy.max_scan_size))
+        return _Transaction(policy, Content(policy.max_scan_size, self._room))
 
     def _current(self) -> _Transaction:
         """The message in hand; begun here if MAIL was lost on the way."""
@@ -282,6 +294,8 @@ def _hindrance(transaction: _Transaction) -> Reason | None:
         return Reason.INTERNAL
     if transaction.content.too_large:
         return Reason.TOO_LARGE
+    if transaction.content.no_room:
+        return Reason.NO_ROOM
     return None if transaction.policy.has_engine else Reason.NO_ENGINE
 
 

@@ -33,6 +33,7 @@ class Reason(StrEnum):
 
     NO_ENGINE = "no engine"
     TOO_LARGE = "too large"
+    NO_ROOM = "no room"
     DEADLINE = "deadline"
     UNREACHABLE = "engine unreachable"
     BROKE_OFF = "engine broke off"

@@ -12,7 +12,10 @@ Why they are as they are, each found by experiment:
 - `parent_domain_matches_subdomains` without relay_domains: with it, a domain in the
   table would stand for all below, and a subdomain that is not ours pass while the
   policy daemon is away. `.NAME` in the table says where subdomains are ours.
-- `default_action=accept` for the milter: a scanner must not stop mail.
+- `default_action=accept` for the milter: a scanner must not stop mail. So every gap,
+  such as a milter that is down, is an accept, and Postfix logs a warning for each.
+- the milter's `command_timeout`: a connection that is made while the milter restarts
+  waits in systemd's socket until the old instance has drained and the new one serves.
 """
 
 import math
@@ -103,7 +106,8 @@ def _policy(config: Config, context: str, queue_directory: str) -> str:
 
 def _milter(config: Config, queue_directory: str) -> Iterator[str]:
     address = as_postfix_writes(config.milter.listen, queue_directory)
+    command = math.ceil(config.milter.drain) + 2
     content = math.ceil(config.milter.deadline) + 5
-    timeouts = f"connect_timeout=3s, command_timeout=5s, content_timeout={content}s"
+    timeouts = f"connect_timeout=3s, command_timeout={command}s, content_timeout={content}s"
     yield f"smtpd_milters = {{ {address}, {timeouts}, default_action=accept }}"
     yield f"milter_mail_macros = {MILTER_MAIL_MACROS}"

@@ -15,6 +15,9 @@ import pytest
 from mxweir.config import loads
 from mxweir_milter.app import MilterDaemon
 
+both = pytest.mark.parametrize("daemon", ["asyncio", "libmilter"], indirect=True)
+"""For what the front has a part in; the other tests have the default one."""
+
 RUN = """
 import sys
 from pathlib import Path
@@ -35,7 +38,8 @@ def free_port():
 class Daemon:
     """One milter process with its configuration and log."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, front):
+        self.front = front
         self.socket = directory / "milter.sock"
         self.config = directory / "mxweir.toml"
         self.log_file = directory / "log"
@@ -45,7 +49,9 @@ class Daemon:
 
     def write(self, more="", before=""):
         http = f"inet:127.0.0.1:{self.port}"
-        self.config.write_text(f'{before}\n[milter]\nlisten = "{self.listen}"\nhttp = "{http}"\n{more}\n')
+        self.config.write_text(
+            f'{before}\n[milter]\nfront = "{self.front}"\nlisten = "{self.listen}"\nhttp = "{http}"\n{more}\n'
+        )
 
     def start(self, first="", env=None):
         with self.log_file.open("ab") as log:
@@ -89,9 +95,11 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon(tmp_path):
-    pytest.importorskip("Milter")
-    made = Daemon(tmp_path)
+def daemon(request, tmp_path):
+    front = getattr(request, "param", "asyncio")
+    if front == "libmilter":
+        pytest.importorskip("Milter")
+    made = Daemon(tmp_path, front)
     made.write()
     yield made
     if made.process is not None and made.process.poll() is None:
@@ -99,6 +107,7 @@ def daemon(tmp_path):
         made.process.wait()
 
 
+@both
 def test_it_listens_says_so_and_ends_with_status_0_on_sigterm(daemon):
     daemon.write('socket_mode = "0640"')
     daemon.start()
@@ -110,7 +119,8 @@ def test_it_listens_says_so_and_ends_with_status_0_on_sigterm(daemon):
     assert "event=stopped unanswered=0" in daemon.log()
 
 
-def test_it_does_not_wait_for_libmilter_to_look_up_every_five_seconds(daemon):
+@both
+def test_a_stop_with_nothing_in_hand_does_not_wait_for_libmilters_five_seconds(daemon):
     daemon.start()
     daemon.wait_ready()
     began = time.monotonic()
@@ -124,15 +134,24 @@ def test_without_an_engine_it_runs_and_says_that_nothing_is_scanned(daemon):
     assert "no scanner is configured; the milter marks all mail unscanned" in daemon.log()
 
 
-def test_without_pymilter_it_says_in_one_line_what_to_install(daemon):
+def test_the_default_front_needs_no_pymilter(daemon):
+    daemon.start(first="sys.modules['Milter'] = None")
+    daemon.wait_ready()
+    assert "front=asyncio" in daemon.log()
+
+
+@pytest.mark.parametrize("daemon", ["libmilter"], indirect=True)
+def test_libmilters_front_without_pymilter_says_in_one_line_what_to_do(daemon):
     daemon.start(first="sys.modules['Milter'] = None")
     assert daemon.process.wait(20) == 2
     line = daemon.log()
-    assert line.startswith("mxweir milter: pymilter cannot be loaded")
+    assert line.startswith('mxweir milter: milter.front = "libmilter", but pymilter cannot be loaded')
+    assert '"asyncio"' in line
     assert "mxweir[milter]" in line
     assert line.count("\n") == 1
 
 
+@both
 def test_an_address_that_is_taken_is_one_line_and_status_1(daemon):
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(daemon.socket))
@@ -163,37 +182,35 @@ def test_a_broken_new_configuration_keeps_the_old_one_and_says_so(daemon):
     assert daemon.get("/readyz")[0] == 200
 
 
-def test_a_new_configuration_holds_for_the_next_message(tmp_path):
-    pytest.importorskip("Milter")
+async def test_a_new_configuration_holds_for_the_next_message(tmp_path):
     path = tmp_path / "mxweir.toml"
     daemon = MilterDaemon(loads("[milter]\ntag_at = 5.0"), path)
     path.write_text(
-        '[milter]\ntag_at = 3.0\n[[milter.engine]]\ntype = "spamd"\naddress = "inet:127.0.0.1:783"'
+        '[milter]\ntag_at = 3.0\nmax_memory = "2MiB"\n'
+        '[[milter.engine]]\ntype = "spamd"\naddress = "inet:127.0.0.1:783"'
     )
     assert (daemon._policy.treatments.default.thresholds.tag_at, daemon._policy.has_engine) == (5.0, False)
-    daemon._reload()
+    await daemon._reload()
     assert (daemon._policy.treatments.default.thresholds.tag_at, daemon._policy.has_engine) == (3.0, True)
-    assert len(daemon._loop.scanner.pools) == 1
-    daemon._loop.stop()
+    assert len(daemon._scanner.pools) == 1
+    assert daemon._room.most == 2 * 2**20
 
 
 @pytest.mark.parametrize("place", ["load", "build_policy", "scanner.build"])
-def test_whatever_fails_at_a_reload_the_former_configuration_stays_in_force(
+async def test_whatever_fails_at_a_reload_the_former_configuration_stays_in_force(
     tmp_path, monkeypatch, capfd, place
 ):
-    pytest.importorskip("Milter")
     path = tmp_path / "mxweir.toml"
     path.write_text("[milter]\ntag_at = 3.0")
     daemon = MilterDaemon(loads("[milter]\ntag_at = 5.0"), path)
-    scanner, policy, config = daemon._loop.scanner, daemon._policy, daemon._config
+    scanner, policy, config = daemon._scanner, daemon._policy, daemon._config
 
     def fail(*_):
         raise MemoryError("no room")
 
     monkeypatch.setattr(f"mxweir_milter.app.{place}", fail)
-    daemon._reload()
-    assert (daemon._loop.scanner, daemon._policy, daemon._config) == (scanner, policy, config)
-    daemon._loop.stop()
+    await daemon._reload()
+    assert (daemon._scanner, daemon._policy, daemon._config) == (scanner, policy, config)
     daemon._log.close()
     told = capfd.readouterr().err
     assert 'event="configuration not reloaded"' in told
@@ -208,15 +225,17 @@ def test_a_setting_that_needs_a_restart_is_named(daemon):
     daemon.wait_logged("keys=milter.socket_mode")
 
 
+@both
 def test_its_pages_tell_that_it_lives_and_what_it_counts(daemon):
     daemon.start()
     daemon.wait_ready()
     assert daemon.get("/livez") == (200, "ok\n")
     metrics = daemon.get("/metrics")[1]
-    for name in ("sessions", "in_hand", "scans", "threads", "scan_seconds_bucket"):
+    for name in ("sessions", "in_hand", "held_bytes", "scans", "threads", "scan_seconds_bucket"):
         assert f"\nmxweir_milter_{name}" in metrics
 
 
+@both
 def test_it_listens_on_tcp_too(daemon):
     daemon.listen = f"inet:127.0.0.1:{free_port()}"
     daemon.write()
@@ -226,6 +245,7 @@ def test_it_listens_on_tcp_too(daemon):
     assert daemon.stop() == 0
 
 
+@both
 def test_the_service_manager_hears_ready_watchdog_and_stopping(daemon, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))

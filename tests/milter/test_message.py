@@ -1,10 +1,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mxweir_milter.message import Content, with_crlf
+from mxweir_milter import message
+from mxweir_milter.message import with_crlf
+from mxweir_milter.room import Room
 
 PIECES = st.lists(st.binary(max_size=60), max_size=8)
 VALUES = st.binary(max_size=60).filter(lambda value: b"\0" not in value)
+
+
+def Content(limit, room=None):  # noqa: N802 -- with room enough, where a test says nothing else
+    return message.Content(limit, room or Room(10**9))
 
 
 def assembled(headers=(), body=()):
@@ -73,7 +79,7 @@ def test_above_the_limit_nothing_more_is_wanted_or_kept():
     assert not content.add_body(b"b")
     assert content.too_large
     assert content.size == 12
-    assert len(content.together()) < 10
+    assert (content._header, content._body) == (b"", [])
 
 
 def test_headers_alone_can_be_too_large():
@@ -81,3 +87,35 @@ def test_headers_alone_can_be_too_large():
     for _ in range(10):
         content.add_header(b"Name", b" twenty bytes of text")
     assert content.too_large
+
+
+def test_a_message_that_finds_no_room_is_let_go_and_uses_none():
+    room = Room(100)
+    assert room.take(90)
+    content = Content(1000, room)
+    assert content.add_body(b"0123456789")
+    assert not content.add_body(b"a")
+    assert not content.add_body(b"b")
+    assert (content.no_room, content.too_large, content.size) == (True, False, 12)
+    assert room.used == 90
+
+
+@given(st.lists(st.binary(max_size=40), max_size=30), st.integers(1, 400), st.integers(1, 400))
+def test_room_is_given_back_to_the_last_byte_whatever_became_of_the_message(pieces, limit, most):
+    room = Room(most)
+    content = Content(limit, room)
+    for piece in pieces:
+        content.add_body(piece)
+        assert room.used <= most
+        content.add_header(b"Name", piece)
+    content.release()
+    content.release()
+    assert room.used == 0
+
+
+def test_what_is_put_together_is_not_kept_twice():
+    content = Content(1000)
+    content.add_header(b"A", b" b")
+    content.add_body(b"text\r\n")
+    assert content.together() == b"A: b\r\n\r\ntext\r\n"
+    assert (content._header, content._body) == (b"", [])

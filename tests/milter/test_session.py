@@ -10,6 +10,7 @@ from mxweir.facts import Folder
 from mxweir.testing import SettableClock
 from mxweir_milter.allow import Allowed
 from mxweir_milter.policy import Rule, Treatment, Treatments
+from mxweir_milter.room import Room
 from mxweir_milter.session import Concluded, Policy, Session, Wanted
 from mxweir_milter.testing import score
 from mxweir_milter.verdict import Failed, Reason, Thresholds
@@ -44,7 +45,8 @@ class Setting:
         self.policy = replace(POLICY, **changes)
         self.clock = SettableClock()
         self.monotonic = SettableClock(100.0)
-        self.session = Session(lambda: self.policy, self.clock, self.monotonic)
+        self.room = Room(10**9)
+        self.session = Session(lambda: self.policy, self.clock, self.monotonic, self.room)
         self.session.connect("mail.sender.example", "203.0.113.9", {"j": "mx.example.org"})
         self.session.helo("helo.sender.example", {})
 

@@ -36,8 +36,7 @@ def run(config: Path) -> int:
     return command.run(argparse.Namespace(config=config, development=None))
 
 
-def test_both_daemons_run_on_the_same_configuration(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
-    monkeypatch.setattr(command, "find_spec", lambda name: object())
+def test_both_daemons_run_on_the_same_configuration(config: Path) -> None:
     assert run(config) == 0
     assert list(Supervisor.ran) == ["policyd", "milter"]
     assert all(line[-2:] == ["--config", str(config)] for line in Supervisor.ran.values())
@@ -46,17 +45,6 @@ def test_both_daemons_run_on_the_same_configuration(monkeypatch: pytest.MonkeyPa
 def test_a_child_may_take_the_longer_drain_time_and_a_little_more(config: Path) -> None:
     run(config)
     assert 7 < Supervisor.drain < 20
-
-
-def test_without_pymilter_the_policy_daemon_runs_alone_and_one_line_says_why(
-    monkeypatch: pytest.MonkeyPatch, config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(command, "find_spec", lambda name: None)
-    assert run(config) == 0
-    assert list(Supervisor.ran) == ["policyd"]
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert "pip install 'mxweir[milter]'" in lines[0]
 
 
 def test_mistakes_in_the_configuration_are_reported_before_anything_is_started(config: Path) -> None:

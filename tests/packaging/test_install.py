@@ -59,7 +59,7 @@ def test_the_installed_program_runs_from_where_it_was_installed_for(installed: P
 
 
 def test_the_installed_program_needs_nothing_from_the_checkout(installed: Path) -> None:
-    code = "import mxweir, mxweir_policyd, mxweir_milter, mxweir_ops, Milter; print(mxweir.__file__)"
+    code = "import mxweir, mxweir_policyd.app, mxweir_milter.app, mxweir_ops; print(mxweir.__file__)"
     python = installed / "lib/mxweir/bin/python"
     result = subprocess.run([python, "-I", "-c", code], cwd="/", capture_output=True, text=True, check=True)
     assert result.stdout.startswith(str(installed))

@@ -15,7 +15,7 @@ from mxweir.units import parse_duration
 SHIPPED = Path(__file__).parents[2] / "systemd"
 PROGRAM = "/usr/local/bin/mxweir"
 SERVICES = ("mxweir-policyd.service", "mxweir-milter.service")
-SOCKETS = ("mxweir-policyd.socket", "mxweir-maps.socket")
+SOCKETS = ("mxweir-policyd.socket", "mxweir-maps.socket", "mxweir-milter.socket")
 
 
 def systemd(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -75,7 +75,13 @@ def test_every_command_of_a_service_names_the_installed_program_or_kill(unit: st
 
 def test_the_sockets_listen_where_the_default_configuration_does() -> None:
     paths = [read(unit)["Socket"]["ListenStream"][0] for unit in SOCKETS]
-    assert [f"unix:{path}" for path in paths] == [str(Policyd().listen[0]), str(Policyd().maps[0])]
+    addresses = (Policyd().listen[0], Policyd().maps[0], Milter().listen)
+    assert [f"unix:{path}" for path in paths] == [str(address) for address in addresses]
+
+
+def test_the_milter_may_open_as_many_files_as_its_sessions_need() -> None:
+    (files,) = read("mxweir-milter.service")["Service"]["LimitNOFILE"]
+    assert int(files) >= 2 * Milter().max_sessions
 
 
 @pytest.mark.parametrize("unit", SOCKETS)

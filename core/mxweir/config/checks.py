@@ -80,6 +80,10 @@ def _listeners(config: Config) -> Iterator[Problem]:
 
 def _milter(config: Config) -> Iterator[Problem]:
     milter = config.milter
+    if milter.max_memory < milter.max_scan_size:
+        yield Problem(
+            ("milter", "max_memory"), "lies below milter.max_scan_size: a message of that size never has room"
+        )
     yield from scanners.problems(milter, _readable(milter.engine))
     yield from policies.problems(milter, _readable(milter.policy))
 

@@ -90,13 +90,16 @@ class MilterPolicy:
 class Milter:
     """The milter; durations in seconds, sizes in bytes, thresholds in the engine's points."""
 
+    front: str = setting(read.one_of("asyncio", "libmilter"), "asyncio")
     listen: Endpoint = setting(read.address, "unix:/var/spool/postfix/mxweir/milter")
     socket_mode: int = setting(read.file_mode, "0660")
     socket_group: str = setting(read.text, "")
     http: Endpoint | None = setting(read.loopback, "inet:127.0.0.1:10044")
     deadline: float = setting(read.duration("100ms", "4m"), "8s")
-    drain: float = setting(read.duration("0s", "10m"), "15s")
+    drain: float = setting(read.duration("0s", "10m"), "10s")
     max_scan_size: int = setting(read.size("1KiB", "1GiB"), "512KiB")
+    max_memory: int = setting(read.size("1MiB", "1024GiB"), "256MiB")
+    max_sessions: int = setting(read.integer(1, 65536), 2048)
     tag_at: float = setting(read.number, 5.0)
     rewrite_subject_at: float = setting(read.threshold, "never")
     quarantine_at: float = setting(read.threshold, "never")

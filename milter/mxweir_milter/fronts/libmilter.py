@@ -24,9 +24,11 @@ from typing import Any, Protocol, cast
 import Milter
 
 from mxweir import service
+from mxweir.config import Milter as Settings
 from mxweir.deadline import Deadline
 from mxweir.endpoint import Endpoint, Unix
 from mxweir.events import Event, Observer, Scanned, Trouble
+from mxweir.threads import in_thread
 from mxweir_milter import facts
 from mxweir_milter.changes import Answer
 from mxweir_milter.fronts.door import Door
@@ -47,6 +49,11 @@ _NO_REPLY = (
 """Steps that Postfix need not wait for us at: a session has nothing to say there."""
 
 _PROTOCOL = _NO_REPLY | Milter.P_NOUNKNOWN | Milter.P_SKIP | Milter.P_HDR_LEADSPC
+
+_NO_SOCKET = (
+    'milter.front = "libmilter" cannot serve a socket of the service manager; '
+    'use "asyncio", or: systemctl disable --now mxweir-milter.socket'
+)
 
 _LOOKS_UP = 6.0
 """Seconds in which libmilter's listener notices by itself that it shall stop; knocking makes it look now."""
@@ -95,40 +102,47 @@ class LibmilterFront:
 
     def __init__(
         self,
-        listen: Endpoint,
+        settings: Settings,
         new_session: Callable[[], Session],
         scan: Callable[[Message, Deadline], Result],
         observe: Observer,
     ) -> None:
-        self._listen = listen
+        self._settings = settings
+        self._listen = listen = settings.listen
         self._new_session = new_session
         self._scan = scan
         self._observe = observe
         self._peers: set[_Peer] = set()
         self._thread = threading.Thread(target=self._main, name="libmilter", daemon=True)
         self._door = Door(listen)
-        self.stopped = threading.Event()
+        self.ended = False
 
-    # What the wiring calls
+    # What the daemon calls
 
-    def open(self, mode: int, group: str) -> None:
-        """Listen; raises ServiceError."""
+    async def open(self) -> None:
+        """Listen, and begin to serve on libmilter's threads; raises ServiceError."""
+        if service.inherited():
+            raise service.SettingError(_NO_SOCKET)
         self._register()
+        settings = self._settings
         try:
-            self._door.open(lambda: Milter.opensocket(False), mode, group)
+            self._door.open(lambda: Milter.opensocket(False), settings.socket_mode, settings.socket_group)
         except (Milter.error, OSError) as error:
             raise service.ServiceError(f"cannot listen at {self._listen}: {error}") from error
-
-    def start(self) -> None:
-        """Begin to serve, on libmilter's threads."""
         self._thread.start()
 
     def refuse_new(self) -> None:
         """No new sessions: Postfix finds nobody at the address. Those that are open go on."""
         self._door.unlink()
 
-    def stop(self) -> None:
+    def close_idle(self) -> None:
+        """Nothing: libmilter has no way to end a session; they are cut off when the process ends."""
+
+    async def stop(self) -> None:
         """Stop serving; sessions still open are cut off when the process ends."""
+        await in_thread(self._stop)
+
+    def _stop(self) -> None:
         if self._thread.is_alive():
             # It waits for a lock that the listener holds while it sleeps: hence a thread, and the knocking.
             threading.Thread(target=Milter.stop, name="stop", daemon=True).start()
@@ -170,7 +184,7 @@ class LibmilterFront:
             Milter.main()
         except Exception as error:  # noqa: BLE001 -- whatever ends libmilter ends the daemon, with a line
             self._tell(Trouble("libmilter ended", str(error), "error"))
-        self.stopped.set()
+        self.ended = True
 
     # libmilter's callbacks
 

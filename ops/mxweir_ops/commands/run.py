@@ -9,13 +9,12 @@ import signal
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mxweir.clock import system_clock
 from mxweir.config import Config, load
-from mxweir.events import Event, Trouble, tell_all
+from mxweir.events import Event, tell_all
 from mxweir.log import LogObserver
 from mxweir_ops.development import Development
 from mxweir_ops.lab.daemons import command
@@ -68,11 +67,7 @@ def _supervise(config_file: Path, config: Config) -> int:
         with suppress(OSError):
             write(event)
 
-    verbs = ["policyd", "milter"]
-    if find_spec("Milter") is None:
-        verbs.remove("milter")
-        tell(Trouble("milter left out", "pymilter is not installed: pip install 'mxweir[milter]'"))
-    commands = {verb: command(verb, config_file) for verb in verbs}
+    commands = {verb: command(verb, config_file) for verb in ("policyd", "milter")}
     drain = max(config.policyd.drain, config.milter.drain) + _DRAIN_SLACK
     try:
         return Supervisor(commands, drain, tell).run(log.tick)

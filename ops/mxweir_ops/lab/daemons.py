@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any, Self
 
 from mxweir.config import load
 from mxweir.endpoint import Endpoint, Inet, Unix
+from mxweir_ops.lab.manager import Manager
 from mxweir_ops.lab.place import connect, free_endpoint
 from mxweir_ops.lab.process import Child, Server, wait_until
 
@@ -59,6 +61,7 @@ class Setup:
     domains_file: Path
     postfix_lmdb: Path | None = None
     engine: Endpoint | None = None
+    engine_type: str = "spamd"
     group: str = ""
     policyd: str = ""
     milter: str = ""
@@ -83,7 +86,7 @@ class Setup:
             self.milter,
         ]
         if self.engine is not None:
-            lines += ["[[milter.engine]]", 'type = "spamd"', f'address = "{self.engine}"', ""]
+            lines += ["[[milter.engine]]", f'type = "{self.engine_type}"', f'address = "{self.engine}"', ""]
         lines += ["[domains]", f"file = {_quoted(self.domains_file)}"]
         if self.postfix_lmdb is not None:
             lines += [f"postfix_lmdb = {_quoted(self.postfix_lmdb)}"]
@@ -94,12 +97,14 @@ class Setup:
 class Daemon(Server):
     """`mxweir policyd` or `mxweir milter`, from `start()` (or `with`) to `stop()`.
 
-    Everything it logs goes to one file, across restarts.
+    Everything it logs goes to one file, across restarts. With a `manager`, it is
+    handed that one's sockets at each start.
     """
 
-    def __init__(self, verb: str, config_file: Path):
+    def __init__(self, verb: str, config_file: Path, manager: Manager | None = None):
         self.verb = verb
         self.config_file = config_file
+        self.manager = manager
         self.log_file = config_file.with_name(f"{verb}.log")
         self._child: Child | None = None
 
@@ -109,7 +114,14 @@ class Daemon(Server):
         section = config.milter if self.verb == "milter" else config.policyd
         listen = config.milter.listen if self.verb == "milter" else config.policyd.listen[0]
         page = section.http
-        self._child = Child(f"mxweir {self.verb}", command(self.verb, self.config_file), self.log_file)
+        name, argv = f"mxweir {self.verb}", command(self.verb, self.config_file)
+        if self.manager is None:
+            self._child = Child(name, argv, self.log_file)
+        else:
+            environment = {**os.environ, **self.manager.environment}
+            self._child = Child(
+                name, self.manager.argv(argv), self.log_file, environment, self.manager.numbers
+            )
         self._child.wait_ready(
             lambda: get(page, "/readyz")[0] == 200 if isinstance(page, Inet) else _accepts(listen),
             _START_SECONDS,

@@ -75,7 +75,12 @@ class Child:
     """
 
     def __init__(
-        self, name: str, argv: Sequence[str | Path], output: Path, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        output: Path,
+        env: Mapping[str, str] | None = None,
+        files: Sequence[int] = (),
     ):
         self.name = name
         self.output = output
@@ -87,6 +92,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=None if env is None else dict(env),
                 process_group=0,
+                pass_fds=files,
             )
 
     @property

@@ -15,6 +15,7 @@ from mxweir.config import load
 from mxweir.endpoint import Endpoint
 from mxweir_ops import postfix
 from mxweir_ops.lab.daemons import Addresses, Daemon, Setup, command
+from mxweir_ops.lab.manager import Manager
 from mxweir_ops.lab.postfix import Postfix, parse_settings
 from mxweir_ops.lab.process import LabError, MissingError, Server, wait_until
 from mxweir_ops.lab.sink import Maildir
@@ -32,15 +33,18 @@ class Plan:
     for domains by socketmap. `engine` None leaves out the milter altogether.
     With `chroot`, smtpd is locked into the queue directory, and the daemons'
     sockets are below it, as in a default installation on Debian.
+    With `held`, the milter's socket is a service manager's, as with our units.
     """
 
     engine: Endpoint | None = None
+    engine_type: str = "spamd"
     domains: str = "example.org\n"
     policyd: str = ""
     milter: str = ""
     rest: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     chroot: bool = False
+    held: bool = False
     own_tables: bool = True
 
 
@@ -58,6 +62,7 @@ class Stack(Server):
         self.tables = directory / "postfix-tables"
         self.sockets = self.mx.directory / "spool" / "mxweir" if plan.chroot else directory
         self.addresses = Addresses.in_directory(self.sockets)
+        self._manager = Manager()
         self._running = ExitStack()
 
     def start(self) -> None:
@@ -65,12 +70,14 @@ class Stack(Server):
         self.mx.check()
         if self.plan.own_tables:
             self.mx.check_type("lmdb")
-        if self.plan.engine is not None and find_spec("Milter") is None:
-            raise MissingError("pymilter is not installed: pip install 'mxweir[milter]'")
         (self.directory / "state").mkdir(exist_ok=True)
         self.sockets.mkdir(parents=True, exist_ok=True)
         self.domains_file.write_text(self.plan.domains)
         self.write_config()
+        if load(self.config_file).milter.front == "libmilter" and find_spec("Milter") is None:
+            raise MissingError("pymilter is not installed: pip install 'mxweir[milter]'")
+        if self.plan.held:
+            self._hold_sockets()
         self._running.enter_context(self.policyd)
         if self.plan.engine is not None:
             self._running.enter_context(self.milter)
@@ -92,6 +99,7 @@ class Stack(Server):
             domains_file=self.domains_file,
             postfix_lmdb=self.tables if self.plan.own_tables else None,
             engine=self.plan.engine,
+            engine_type=self.plan.engine_type,
             group="postfix",
             policyd=self.plan.policyd,
             milter=self.plan.milter,
@@ -116,6 +124,11 @@ class Stack(Server):
 
     def _has_tables(self) -> bool:
         return all((self.tables / f"{name}.lmdb").exists() for name in (RELAY, TRANSPORT))
+
+    def _hold_sockets(self) -> None:
+        self._running.enter_context(self._manager)
+        self._manager.listen("milter", self.sockets / "milter", "postfix")
+        self.milter.manager = self._manager
 
     def _settings(self) -> dict[str, str]:
         """The printed lines, with only the places changed that are private here."""

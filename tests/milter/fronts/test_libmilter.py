@@ -5,11 +5,13 @@ import pytest
 
 Milter = pytest.importorskip("Milter")
 
+from mxweir.config import Milter as Settings  # noqa: E402
 from mxweir.endpoint import Inet, Unix  # noqa: E402
 from mxweir.events import Scanned, Trouble  # noqa: E402
 from mxweir.testing import Recorder, SettableClock  # noqa: E402
 from mxweir_milter.fronts.libmilter import LibmilterFront, _connection  # noqa: E402
 from mxweir_milter.policy import Treatment, Treatments  # noqa: E402
+from mxweir_milter.room import Room  # noqa: E402
 from mxweir_milter.session import Policy, Session  # noqa: E402
 from mxweir_milter.testing import score  # noqa: E402
 from mxweir_milter.verdict import Failed, Reason, Thresholds  # noqa: E402
@@ -70,7 +72,10 @@ class Mail:
         self.recorder = Recorder()
         clock = SettableClock()
         self.front = LibmilterFront(
-            Unix("/nowhere"), lambda: Session(lambda: self.policy, clock, clock), self.scan, self.recorder
+            Settings(listen=Unix("/nowhere")),
+            lambda: Session(lambda: self.policy, clock, clock, Room(10**9)),
+            self.scan,
+            self.recorder,
         )
         self.ctx = Context(i="4XyZ1", j="mx.example.org", **macros)
         self.options = list(offered or POSTFIX)

@@ -1,0 +1,254 @@
+"""The front on asyncio: sessions and scans on one loop; no thread, no library.
+
+Postfix opens a connection for each SMTP session and waits for an answer to what
+it says, unless it was agreed that none is needed. So a connection has at most one
+scan under way. Meanwhile it is still read: whoever hangs up or aborts no longer
+waits for the verdict, and the scan is cancelled.
+
+The deadline is the scanner's to keep. Should it not, the front answers without it
+a moment later.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+from mxweir.config import Milter
+from mxweir.deadline import Deadline
+from mxweir.events import Observer, Trouble
+from mxweir.serving import Listening
+from mxweir_milter.fronts import codec, replies
+from mxweir_milter.fronts.codec import CommandReader, ProtocolError
+from mxweir_milter.fronts.dialogue import Dialogue, Spoken
+from mxweir_milter.message import Message
+from mxweir_milter.session import Session, Wanted
+from mxweir_milter.verdict import Failed, Reason, Result
+
+Scan = Callable[[Message, Deadline], Coroutine[Any, Any, Result]]
+
+_GRACE = 0.05
+"""Seconds that the scanner gets to keep the deadline itself, with the better reason."""
+
+_PROGRESS = 3.0
+"""Seconds between two signs to a waiting mail server: below the least timeout that anybody sets."""
+
+_UNSENT = 2**20
+"""Bytes of answers that a peer may leave unread; the longest honest one has some kilobytes."""
+
+_CLOSING = 1.0
+"""Seconds in which the last answers are written out at a stop."""
+
+
+class AsyncioFront:
+    """Serves the configured address and whatever socket the service manager hands over."""
+
+    def __init__(
+        self, settings: Milter, new_session: Callable[[], Session], scan: Scan, observe: Observer
+    ) -> None:
+        self._settings = settings
+        self._listening: Listening | None = None
+        self._ended = asyncio.Event()
+        self.new_session = new_session
+        self.scan = scan
+        self.observe = observe
+        self.peers: set[Peer] = set()
+
+    async def open(self) -> None:
+        """Listen and begin to serve; raises ServiceError."""
+        settings = self._settings
+        self._listening = Listening(["milter"], settings.socket_mode, settings.socket_group)
+        await self._listening.serve("milter", [settings.listen], lambda: Peer(self))
+
+    @property
+    def ended(self) -> bool:
+        """Never: there is nothing here that could end by itself."""
+        return False
+
+    def refuse_new(self) -> None:
+        """Take no new sessions: they wait in the service manager's socket, or find nobody at ours."""
+        if self._listening is not None:
+            self._listening.close()
+
+    def close_idle(self) -> None:
+        """End the sessions that have no message in hand."""
+        for peer in list(self.peers):
+            if not peer.in_message:
+                peer.close()
+
+    async def stop(self) -> None:
+        """Answer what is still being scanned as unscanned, and end all sessions."""
+        self.refuse_new()
+        for peer in list(self.peers):
+            peer.give_up("mxweir stops")
+            peer.close()
+        if self.peers:
+            await asyncio.wait([asyncio.ensure_future(self._ended.wait())], timeout=_CLOSING)
+
+    def sessions(self) -> int:
+        """Sessions of the mail server that are open."""
+        return len(self.peers)
+
+    def in_hand(self) -> int:
+        """Messages that have begun and are not answered."""
+        return sum(peer.in_message for peer in self.peers)
+
+    def take_in(self, peer: "Peer") -> bool:
+        """Count a connection; false when there are too many."""
+        if len(self.peers) >= self._settings.max_sessions:
+            self.observe(Trouble("too many sessions", f"max_sessions = {self._settings.max_sessions}"))
+            return False
+        self.peers.add(peer)
+        self._ended.clear()
+        return True
+
+    def let_go(self, peer: "Peer") -> None:
+        """Forget a connection."""
+        self.peers.discard(peer)
+        if not self.peers:
+            self._ended.set()
+
+
+class Peer(asyncio.Protocol):
+    """One connection of the mail server."""
+
+    def __init__(self, front: AsyncioFront) -> None:
+        self._front = front
+        self._reader = CommandReader()
+        self._dialogue = Dialogue(front.new_session, front.observe)
+        self._transport: asyncio.Transport
+        self._tcp: socket.socket | None = None
+        self._unread = False
+        self._scan: asyncio.Task[Result] | None = None
+        self._deadline: Deadline
+        self._timer: asyncio.TimerHandle | None = None
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or close it when there are too many."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports inherit from nothing
+        if not self._front.take_in(self):
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(high=_UNSENT)
+        connection = transport.get_extra_info("socket")
+        if connection.family in (socket.AF_INET, socket.AF_INET6):
+            self._tcp = connection
+
+    def data_received(self, data: bytes) -> None:
+        """Do what the mail server says."""
+        if self._tcp is not None:
+            # Where a step has no reply, our kernel would keep its acknowledgement for 40 ms, and the mail
+            # server's the next step until it comes (Nagle). Linux forgets this option by and by: tcp(7).
+            self._tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        try:
+            for command in self._reader.feed(data):
+                self._take(command)
+                if self._transport.is_closing():
+                    return
+        except ProtocolError as error:
+            self._front.observe(Trouble("milter protocol error", f"{error}; connection closed"))
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection, and stop working for it."""
+        self._abandon()
+        self._dialogue.close()
+        self._front.let_go(self)
+
+    def pause_writing(self) -> None:
+        """The peer is slow to read; as long as it asks nothing more, that is its own business."""
+        self._unread = True
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        self._unread = False
+
+    # What the front calls
+
+    @property
+    def in_message(self) -> bool:
+        """Whether a message has begun and is not answered."""
+        return self._dialogue.in_message
+
+    def close(self) -> None:
+        """End the session, once what was said is sent."""
+        self._transport.close()
+
+    def give_up(self, why: str) -> None:
+        """Answer a message that is being scanned without its verdict."""
+        if self._drop_scan():
+            self._speak(self._dialogue.conclude(Failed(Reason.DEADLINE, detail=why)))
+
+    # A message
+
+    def _take(self, command: codec.Command) -> None:
+        over = isinstance(command, codec.Abort | codec.Quit)
+        if over:
+            self._abandon()
+        elif self._scan is not None:
+            raise ProtocolError(f"{type(command).__name__} before the end of a message was answered")
+        elif self._unread:
+            raise ProtocolError("the peer asks and does not read its answers")
+        said = self._dialogue.take(command)
+        if isinstance(said, Wanted):
+            self._begin_scan(said)
+        elif isinstance(said, Spoken):
+            self._speak(said)
+        elif said:
+            self._transport.write(said)
+        if isinstance(command, codec.Quit) and not command.reuse:
+            self.close()
+
+    def _begin_scan(self, wanted: Wanted) -> None:
+        self._deadline = wanted.deadline
+        scan = self._front.scan(wanted.message, wanted.deadline)
+        self._scan = asyncio.get_running_loop().create_task(scan)
+        self._scan.add_done_callback(self._scanned)
+        self._wait_on()
+
+    def _wait_on(self) -> None:
+        seconds = min(_PROGRESS, self._deadline.left() + _GRACE)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._still_waiting)
+
+    def _still_waiting(self) -> None:
+        if self._deadline.left() > 0:
+            self._transport.write(replies.PROGRESS)
+            self._wait_on()
+        else:
+            self.give_up("the scanner did not keep it")
+
+    def _scanned(self, scan: "asyncio.Task[Result]") -> None:
+        error = None if scan.cancelled() else scan.exception()
+        if scan is not self._scan:
+            return  # nobody waits for it any more
+        self._drop_scan()
+        if error is not None:
+            self._speak(self._dialogue.conclude_unscanned(error))
+        elif scan.cancelled():
+            self._speak(self._dialogue.conclude(Failed(Reason.INTERNAL, detail="the scan was cancelled")))
+        else:
+            self._speak(self._dialogue.conclude(scan.result()))
+
+    def _drop_scan(self) -> bool:
+        """Forget the scan under way, and cancel what is left of it; whether there was one."""
+        scan, self._scan = self._scan, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if scan is not None:
+            scan.cancel()
+        return scan is not None
+
+    def _abandon(self) -> None:
+        """Nobody waits for the verdict any more."""
+        if self._drop_scan():
+            self._dialogue.abandon()
+
+    def _speak(self, spoken: Spoken) -> None:
+        self._transport.write(spoken.packets)
+        if self._transport.is_closing():
+            self._dialogue.unheard(spoken.event)
+        else:
+            self._dialogue.heard(spoken.event)

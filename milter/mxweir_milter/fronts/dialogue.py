@@ -1,0 +1,271 @@
+"""What one connection of the mail server is answered: commands in, packets out; no socket and no loop.
+
+Between the two stands a `Session`, which decides. Scanning is the caller's: a
+`Wanted` that comes back from `take` is to be scanned, and `conclude` makes the
+answer of the result.
+
+A fault of ours must cost a scan, never a message. Each step catches whatever its
+session raises, reports it and has the message come out unscanned; at the end of a
+message, where an answer is due, a second attempt is made with that, and then a
+plain accept.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from mxweir.events import Event, Observer, Scanned, Trouble
+from mxweir_milter import facts
+from mxweir_milter.changes import Answer
+from mxweir_milter.facts import text_of
+from mxweir_milter.fronts import codec, replies
+from mxweir_milter.fronts.codec import ProtocolError
+from mxweir_milter.fronts.macros import Defined
+from mxweir_milter.fronts.options import Action, Options, Stage, Step, agree
+from mxweir_milter.session import Concluded, Session, Wanted
+from mxweir_milter.verdict import Failed, Outcome, Reason, Result
+
+_ACTIONS = Action.ADD_HEADERS | Action.CHANGE_HEADERS | Action.QUARANTINE | Action.SET_SYMBOL_LIST
+
+_NO_REPLY = (
+    Step.NO_REPLY_CONNECT
+    | Step.NO_REPLY_HELO
+    | Step.NO_REPLY_MAIL
+    | Step.NO_REPLY_RCPT
+    | Step.NO_REPLY_HEADER
+    | Step.NO_REPLY_END_OF_HEADER
+)
+"""Steps that Postfix need not wait for us at: a session has nothing to say there."""
+
+_STEPS = _NO_REPLY | Step.NO_END_OF_HEADER | Step.NO_UNKNOWN | Step.SKIP | Step.HEADER_LEADING_SPACE
+
+_SYMBOLS = {
+    Stage.CONNECT: facts.CONNECT_MACROS,
+    Stage.HELO: facts.HELO_MACROS,
+    Stage.MAIL: facts.MAIL_MACROS,
+    Stage.RCPT: (),
+    Stage.DATA: facts.DATA_MACROS,
+    Stage.END: facts.END_MACROS,
+}
+"""What a session reads; nothing else need be sent, whatever main.cf says."""
+
+# As plain numbers: the operators of IntFlag are slow, and there is one for each header field.
+_SKIP = Step.SKIP.value
+_LEADING_SPACE = Step.HEADER_LEADING_SPACE.value
+
+
+class Spoken(NamedTuple):
+    """The answer to a message, and what to tell once it was heard; None where even that has failed."""
+
+    packets: bytes
+    event: Scanned | None
+
+
+class Dialogue:
+    """The state of one connection."""
+
+    def __init__(self, new_session: Callable[[], Session], observe: Observer) -> None:
+        self._new_session = new_session
+        self._observe = observe
+        self._session = new_session()
+        self._macros = Defined()
+        self._actions = Action(0)
+        self._steps: int | None = None
+
+    @property
+    def in_message(self) -> bool:
+        """Whether a message has begun and is not answered."""
+        return self._session.in_message
+
+    def take(self, command: codec.Command) -> bytes | Wanted | Spoken:
+        """What to send (often nothing), what to scan, or the answer to a message.
+
+        Raises ProtocolError for what may not come first.
+        """
+        kind = type(command)
+        if kind is codec.Negotiate:
+            return self._negotiate(command)  # type: ignore[arg-type]
+        if self._steps is None:
+            raise ProtocolError("the first command is no negotiation")
+        if kind is codec.End:
+            return self._end(command)  # type: ignore[arg-type]
+        name, no_reply, step = self._STEP_OF[kind]
+        try:
+            reply = step(self, command)
+        except Exception as error:  # noqa: BLE001 -- a fault of ours must cost a scan, never a message
+            self._fault(name, error)
+            reply = replies.CONTINUE
+        return b"" if self._steps & no_reply else reply
+
+    def conclude(self, result: Result) -> Spoken:
+        """The answer to the message that was wanted."""
+        try:
+            concluded = self._session.conclude(result)
+        except Exception as error:  # noqa: BLE001
+            return self.conclude_unscanned(error)
+        return self._spoken(concluded)
+
+    def conclude_unscanned(self, error: BaseException) -> Spoken:
+        """The answer to it after a fault: unscanned, or failing that, accepted as it is."""
+        self._fault("end of message", error)
+        try:
+            concluded = self._session.conclude(Failed(Reason.INTERNAL))
+        except Exception as again:  # noqa: BLE001
+            self._fault("end of message", again)
+            return Spoken(replies.ACCEPT, None)
+        return self._spoken(concluded)
+
+    def abandon(self) -> None:
+        """Nobody waits for the message any more that was wanted."""
+        try:
+            event = self._session.conclude(Failed(Reason.UNHEARD)).event
+        except Exception as error:  # noqa: BLE001
+            self._fault("abort", error)
+        else:
+            self.unheard(event)
+
+    def close(self) -> None:
+        """The connection is gone."""
+        with contextlib.suppress(Exception):
+            self._session.abort()
+
+    def heard(self, event: Scanned | None) -> None:
+        """The answer was sent."""
+        if event is not None:
+            self.tell(event)
+
+    def unheard(self, event: Scanned | None) -> None:
+        """The mail server has gone on without us: do not claim a verdict that nobody heard."""
+        if event is not None:
+            self.tell(Trouble("answer not heard", event.queue_id))
+            self.tell(_as_unheard(event))
+
+    def tell(self, event: Event) -> None:
+        """Log and count; a log that fails (a full disk) changes nothing for the mail."""
+        with contextlib.suppress(Exception):
+            self._observe(event)
+
+    # The commands
+
+    def _negotiate(self, command: codec.Negotiate) -> bytes:
+        options = agree(command, _ACTIONS, _STEPS)
+        self._actions, self._steps = options.actions, options.steps.value
+        return replies.negotiate(options, _symbols(options))
+
+    def _define(self, command: codec.Define) -> bytes:
+        self._macros.define(command.command, command.macros)
+        return b""
+
+    def _connect(self, command: codec.Connect) -> bytes:
+        address = text_of(command.address) if command.family in (b"4", b"6") else ""
+        self._session.connect(text_of(command.name), address, self._macros.all())
+        return replies.CONTINUE
+
+    def _helo(self, command: codec.Helo) -> bytes:
+        self._session.helo(text_of(command.name), self._macros.all())
+        return replies.CONTINUE
+
+    def _mail(self, command: codec.Mail) -> bytes:
+        self._session.mail(command.sender, command.parameters, self._macros.all())
+        return replies.CONTINUE
+
+    def _rcpt(self, command: codec.Rcpt) -> bytes:
+        self._session.rcpt(command.recipient)
+        return replies.CONTINUE
+
+    def _data(self, _: codec.Data) -> bytes:
+        concluded = self._session.data(self._macros.all())
+        if concluded is None:
+            return replies.CONTINUE
+        self._macros.forget_message()
+        self.tell(concluded.event)
+        return replies.ACCEPT
+
+    def _header(self, command: codec.Header) -> bytes:
+        name, value = command
+        self._session.header(name, value if self._can(_LEADING_SPACE) else b" " + value)
+        return replies.CONTINUE
+
+    def _body(self, command: codec.Body) -> bytes:
+        wanted = self._session.body(command.piece)
+        return replies.CONTINUE if wanted or not self._can(_SKIP) else replies.SKIP
+
+    def _nothing(self, _: codec.Command) -> bytes:
+        return replies.CONTINUE
+
+    def _abort(self, _: codec.Abort) -> bytes:
+        self._macros.forget_message()
+        self._session.abort()
+        return b""
+
+    def _quit(self, _: codec.Quit) -> bytes:
+        self._session.abort()
+        self._session, self._macros = self._new_session(), Defined()
+        return b""
+
+    _STEP_OF: ClassVar[Mapping[type, tuple[str, int, Callable[["Dialogue", Any], bytes]]]] = {
+        codec.Define: ("define", 0, _define),
+        codec.Connect: ("connect", Step.NO_REPLY_CONNECT.value, _connect),
+        codec.Helo: ("helo", Step.NO_REPLY_HELO.value, _helo),
+        codec.Mail: ("mail", Step.NO_REPLY_MAIL.value, _mail),
+        codec.Rcpt: ("rcpt", Step.NO_REPLY_RCPT.value, _rcpt),
+        codec.Data: ("data", Step.NO_REPLY_DATA.value, _data),
+        codec.Header: ("header", Step.NO_REPLY_HEADER.value, _header),
+        codec.EndOfHeader: ("end of header", Step.NO_REPLY_END_OF_HEADER.value, _nothing),
+        codec.Body: ("body", Step.NO_REPLY_BODY.value, _body),
+        codec.Unknown: ("unknown command", Step.NO_REPLY_UNKNOWN.value, _nothing),
+        codec.Abort: ("abort", 0, _abort),
+        codec.Quit: ("quit", 0, _quit),
+    }
+    """By command: the step's name, the bit that says that no answer is wanted, and what is done."""
+
+    def _end(self, command: codec.End) -> Wanted | Spoken:
+        try:
+            if command.piece:
+                self._session.body(command.piece)
+            step = self._session.end(self._macros.all())
+        except Exception as error:  # noqa: BLE001
+            return self.conclude_unscanned(error)
+        return step if isinstance(step, Wanted) else self._spoken(step)
+
+    def _spoken(self, concluded: Concluded) -> Spoken:
+        self._macros.forget_message()
+        try:
+            return Spoken(b"".join(self._packets(concluded.answer)), concluded.event)
+        except Exception as error:  # noqa: BLE001
+            self._fault("answer", error)
+            return Spoken(replies.ACCEPT, _as_unheard(concluded.event))
+
+    def _packets(self, answer: Answer) -> Iterator[bytes]:
+        """The answer in Postfix's order; what was not agreed on cannot be asked for."""
+        if reply := answer.reply:
+            yield replies.reply(reply.code, reply.enhanced, reply.text)
+            return
+        space = b" " if self._can(_LEADING_SPACE) else b""
+        if Action.CHANGE_HEADERS in self._actions:
+            for name, instance in answer.remove:
+                yield replies.change_header(instance, name.encode(), b"")
+            for name, instance, value in answer.change:
+                yield replies.change_header(instance, name.encode(), space + value.encode())
+        if Action.ADD_HEADERS in self._actions:
+            for name, value in answer.add:
+                yield replies.add_header(name.encode(), space + value.encode())
+        if answer.hold and Action.QUARANTINE in self._actions:
+            yield replies.quarantine(answer.hold)
+        yield replies.ACCEPT
+
+    def _can(self, step: int) -> bool:
+        return bool((self._steps or 0) & step)
+
+    def _fault(self, step: str, error: BaseException) -> None:
+        self.tell(Trouble(f"internal error at {step}", repr(error), "error"))
+        with contextlib.suppress(Exception):
+            self._session.fail()
+
+
+def _symbols(options: Options) -> Mapping[Stage, tuple[str, ...]]:
+    return _SYMBOLS if Action.SET_SYMBOL_LIST in options.actions else {}
+
+
+def _as_unheard(event: Scanned) -> Scanned:
+    return event._replace(outcome=Outcome.UNSCANNED, reason=Reason.UNHEARD, action="")
