@@ -9,9 +9,11 @@ machine's Postfix, SpamAssassin and mail alone:
     postfix.py    a Postfix instance with its own queue and configuration
     sink.py       the maildir where that Postfix delivers
     letters.py    messages to send
+    odd.py        messages that are legal, barely legal and not at all
     client.py     an SMTP client that can play any client address
     asking.py     a policy client, for what Postfix itself never sends
     spamd.py      SpamAssassin's daemon with the rules as shipped
+    spamass_milter.py  the other milter for spamd, to compare with
     postgresql.py a PostgreSQL, and a second one that follows it
     rspamd.py     Rspamd with the rules as shipped, as a scanner and as a milter
     hostile.py    scanners that misbehave, each in one way, for both protocols

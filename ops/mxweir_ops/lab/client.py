@@ -5,6 +5,7 @@ Postfix's XCLIENT command (XCLIENT_README) lets a trusted loopback client say
 """
 
 import smtplib
+import ssl
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -43,9 +44,10 @@ class Outcome(NamedTuple):
 class Client:
     """One SMTP session with the private Postfix.
 
-    `address` None stays the loopback client that it is; any other one has a
-    reverse name, the same as in its HELO. `login` is a SASL user name. Raises
-    OSError when nobody answers, and smtplib.SMTPException when the session breaks.
+    `address` None stays the loopback client that it is; any other one has the
+    reverse name `name`, "[UNAVAILABLE]" for none; "" is the name of its HELO.
+    `login` is a SASL user name. Raises OSError when nobody answers, and
+    smtplib.SMTPException when the session breaks.
     """
 
     def __init__(
@@ -55,12 +57,13 @@ class Client:
         helo: str = "mail.sender.example",
         login: str = "",
         seconds: float = 30.0,
+        name: str = "",
     ):
         self._smtp = smtplib.SMTP("127.0.0.1", port, local_hostname=helo, timeout=seconds)
         # Addresses go out as UTF-8 bytes; whether Postfix takes them depends on SMTPUTF8 alone.
         self._smtp.command_encoding = "utf-8"
         if address is not None:
-            facts = f"ADDR={address if ':' not in address else 'IPV6:' + address} NAME={helo}"
+            facts = f"ADDR={address if ':' not in address else 'IPV6:' + address} NAME={name or helo}"
             reply = self.command("XCLIENT", facts + (f" LOGIN={login}" if login else ""))
             if reply.code != 220:
                 raise smtplib.SMTPResponseException(reply.code, reply.text)
@@ -78,6 +81,13 @@ class Client:
             self._smtp.quit()
         except (smtplib.SMTPException, OSError):
             self._smtp.close()
+
+    def starttls(self) -> None:
+        """Encrypt the session, whatever the certificate, and greet again."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self._smtp.starttls(context=context)
+        self.hello = Reply(*_decoded(self._smtp.ehlo()))
 
     def command(self, verb: str, arguments: str = "") -> Reply:
         """Send one command and return its reply."""
