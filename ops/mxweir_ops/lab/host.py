@@ -1,14 +1,16 @@
 """A policy daemon that follows a PostgreSQL, with all its files in one directory."""
 
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 
-from mxweir.domains.reader import POSTGRES, RECORDS, TableReader
+from mxweir.domains.reader import POSTGRES, PROGRESS, RECORDS, TableReader
 from mxweir_ops.lab.asking import USUAL, PolicyClient
 from mxweir_ops.lab.daemons import Addresses, Daemon, Setup, get
 from mxweir_ops.lab.process import LabError, wait_until
 from mxweir_policyd.relaydomains.migrate import migrate
+from mxweir_policyd.relaydomains.progress import Progress
 
 PATIENCE = 30.0
 """Seconds after which a test gives up; none of them is expected to take a tenth of it."""
@@ -75,13 +77,15 @@ class Host(Daemon):
         children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
         return [int(pid) for pid in children if b"follower" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
+    def progress(self) -> Progress:
+        """How far its replica has come."""
+        with closing(TableReader(self.state / POSTGRES, RECORDS)) as reader:
+            return Progress.decode(reader.meta(PROGRESS))
+
     def content(self) -> set[str]:
         """The hashes in its replica, in hexadecimal."""
-        reader = TableReader(self.state / POSTGRES, RECORDS)
-        try:
+        with closing(TableReader(self.state / POSTGRES, RECORDS)) as reader:
             return {key.hex() for key, _ in reader.scan(b"", 10**6)}
-        finally:
-            reader.close()
 
 
 def prepare(dsn: str, *domains: str) -> None:

@@ -1,0 +1,145 @@
+"""The follower's process is kept: one a host, replaced when it ends or hangs; what it says is told once."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from mxweir.config.sections import Postgres
+from mxweir.events import Event, Notice, Trouble
+from mxweir.testing import Recorder
+from mxweir_ops.lab.process import wait_until
+from mxweir_policyd.relaydomains import keeper
+from mxweir_policyd.relaydomains.keeper import Keeper, take_lock
+from mxweir_policyd.relaydomains.report import Following, Report, Settings
+
+NOWHERE = Postgres(dsn="host=127.0.0.1 port=1 dbname=none")
+
+
+def made(directory: Path, changed: Callable[[], None] = lambda: None) -> tuple[Keeper, Recorder]:
+    recorder = Recorder()
+    return Keeper(Settings(str(directory), 0.2, NOWHERE), recorder, changed), recorder
+
+
+def whats(events: list[Event]) -> list[str]:
+    return [event.what for event in events if isinstance(event, Trouble | Notice)]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    assert await asyncio.to_thread(wait_until, true, 30.0)
+
+
+@pytest_asyncio.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[Keeper]:
+    kept, _ = made(tmp_path)
+    task = asyncio.ensure_future(kept.run())
+    await until(lambda: kept.last.state is Following.AWAY)
+    yield kept
+    task.cancel()
+
+
+def pid_of(kept: Keeper) -> int:
+    assert kept._process is not None
+    return kept._process.pid
+
+
+async def test_of_two_keepers_of_a_host_one_has_a_follower_and_the_other_takes_over(
+    tmp_path: Path, kept: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_WAIT", 0.05)
+    second, _ = made(tmp_path)
+    task = asyncio.ensure_future(second.run())
+    await asyncio.sleep(0.3)
+    assert second._process is None
+    os.kill(pid_of(kept), signal.SIGKILL)
+    await until(lambda: second._process is not None or kept._process is not None)
+    assert (second._process is None) != (kept._process is None)
+    task.cancel()
+
+
+async def test_a_follower_that_is_killed_is_replaced(kept: Keeper) -> None:
+    first = pid_of(kept)
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: kept._process is not None and kept._process.pid != first)
+
+
+async def test_a_follower_that_hangs_is_killed_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_SILENT", -29.0)  # with query_timeout = "30s", one second of silence
+    kept, recorder = made(tmp_path)
+    task = asyncio.ensure_future(kept.run())
+    await until(lambda: kept._process is not None)
+    first = pid_of(kept)
+    os.kill(first, signal.SIGSTOP)
+    await until(lambda: kept._process is not None and kept._process.pid != first)
+    assert "follower ended" in whats(recorder.events)
+    task.cancel()
+
+
+async def test_other_settings_start_another_follower_at_once_and_it_is_no_trouble(tmp_path: Path) -> None:
+    kept, recorder = made(tmp_path)
+    task = asyncio.ensure_future(kept.run())
+    await until(lambda: kept.last.state is Following.AWAY)
+    first = pid_of(kept)
+    kept.renew(Settings(str(tmp_path), 0.5, NOWHERE))
+    await until(lambda: kept._process is not None and kept._process.pid != first)
+    assert "follower ended" not in whats(recorder.events)
+    task.cancel()
+
+
+async def test_the_password_is_in_no_argument_of_the_process(kept: Keeper) -> None:
+    line = await asyncio.to_thread(Path(f"/proc/{pid_of(kept)}/cmdline").read_bytes)
+    assert b"follower" in line
+    assert b"dbname" not in line
+
+
+def test_the_lock_is_held_by_one(tmp_path: Path) -> None:
+    lock = take_lock(tmp_path)
+    assert lock is not None
+    assert take_lock(tmp_path) is None
+    os.close(lock)
+    again = take_lock(tmp_path)
+    assert again is not None
+    os.close(again)
+
+
+async def test_what_the_follower_is_at_is_told_once_however_often_it_says_so(tmp_path: Path) -> None:
+    changes: list[None] = []
+    kept, recorder = made(tmp_path, lambda: changes.append(None))
+    away = Report(Following.AWAY, "away", "no answer")
+    follows = Report(Following.FOLLOWING)
+    for report in (away, away, away, follows, follows, away):
+        kept._take(report)
+    expected = ["PostgreSQL cannot be asked", "relay domains follow PostgreSQL", "PostgreSQL cannot be asked"]
+    assert whats(recorder.events) == expected
+    assert len(changes) == 3
+
+
+async def test_changes_are_told_and_counted_and_what_is_held_is_told_when_it_grows(tmp_path: Path) -> None:
+    kept, recorder = made(tmp_path)
+    kept._take(Report(Following.FOLLOWING, changed=3, lost=1, lag=0.25))
+    kept._take(Report(Following.FOLLOWING, held=7))
+    kept._take(Report(Following.COMPARING, held=7))
+    kept._take(Report(Following.FOLLOWING, held=8))
+    assert kept.lag == 0.25
+    assert whats(recorder.events) == [
+        "relay domains follow PostgreSQL",
+        "relay domains changed",
+        "relay domains refused to shrink",
+        "relay domains follow PostgreSQL",
+        "relay domains refused to shrink",
+    ]
+
+
+def test_settings_and_reports_go_through_a_pipe_as_lines() -> None:
+    settings = Settings("/var/lib/mxweir", 0.2, Postgres(dsn="dbname=x password='a\nb'"))
+    assert settings.line().count(b"\n") == 1
+    assert Settings.of_line(settings.line()) == settings
+    report = Report(Following.FILLING, share=0.5, detail="a\nb")
+    assert report.line().count("\n") == 1
+    assert Report.of_line(report.line().encode()) == report
