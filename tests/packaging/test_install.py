@@ -65,6 +65,15 @@ def test_the_installed_program_needs_nothing_from_the_checkout(installed: Path) 
     assert result.stdout.startswith(str(installed))
 
 
+def test_the_installed_program_has_the_schema_for_postgresql(installed: Path) -> None:
+    code = "from mxweir_policyd.relaydomains.migrate import newest; print(newest())"
+    python = installed / "lib/mxweir/bin/python"
+    result = subprocess.run([python, "-I", "-c", code], cwd="/", capture_output=True, text=True, check=True)
+    shipped = list((TOP / "policyd/mxweir_policyd/relaydomains/schema").glob("*.sql"))
+    assert int(result.stdout) == len(shipped)
+    assert (installed / "share/doc/mxweir/roles.sql").is_file()
+
+
 def test_no_installed_file_names_the_staging_directory(staged: tuple[Path, Path]) -> None:
     _, destdir = staged
     name = str(destdir).encode()
