@@ -123,6 +123,23 @@ def stack(place: Path, spamd: Spamd) -> Iterator[Stack]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def libmilter_stack(spamd: Spamd) -> Iterator[Stack]:
+    """The same with libmilter's front."""
+    milter = f'front = "libmilter"\n{MILTER}'
+    plan = Plan(engine=spamd.endpoint, domains=DOMAINS, milter=milter, rest=RULES)
+    with temporary_directory() as directory, Stack(directory, plan) as server:
+        yield server
+
+
+@pytest.fixture(params=["asyncio", "libmilter"])
+def scanning(request: pytest.FixtureRequest) -> Stack:
+    """A stack with either front: what becomes of mail does not depend on it."""
+    name = "stack" if request.param == "asyncio" else "libmilter_stack"
+    found: Stack = request.getfixturevalue(name)
+    return found
+
+
 @pytest.fixture
 def new_stack() -> Iterator[Callable[..., Stack]]:
     """Starts a stack of the test's own, with the shared one's rules where it says no others."""
