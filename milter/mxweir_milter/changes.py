@@ -28,6 +28,7 @@ from mxweir_milter.verdict import Outcome, Reason, Result, Scored, Thresholds
 _FAMILY = "x-spam-"
 _LINE = 76
 _MOST_STEPS = 250_000
+_MOST_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,16 @@ class Forged:
     made for that purpose, with 5,000 such fields, kept it busy for 5 s: the
     steps are counted here, and from a tenth of a second's worth on there are
     `too_many`. An honest message has some dozens of fields and hundreds of steps.
+
+    The names are remembered, and a name may have 60 KB: together they may have
+    64 KiB, or a message could hold and have us answer as much as its whole size.
     """
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._position = 0
         self._steps = 0
+        self._bytes = 0
 
     def see(self, name: str) -> None:
         """Look at one field's name; all must be shown, in their order."""
@@ -85,13 +90,14 @@ class Forged:
         name = name.lower()
         if name.startswith(_FAMILY):
             self._steps += self._position
+            self._bytes += len(name)
             if not self.too_many:
                 self._counts[name] = self._counts.get(name, 0) + 1
 
     @property
     def too_many(self) -> bool:
-        """Whether they cannot be removed in time."""
-        return self._steps > _MOST_STEPS
+        """Whether they cannot be removed in time, or take too much room."""
+        return self._steps > _MOST_STEPS or self._bytes > _MOST_BYTES
 
     def removals(self) -> tuple[tuple[str, int], ...]:
         """Name and instance of each, the last instance first: a removal renumbers those after it."""

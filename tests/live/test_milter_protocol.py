@@ -4,6 +4,7 @@ What Postfix never says, `miltertest` does, and scripts for it stand in milterte
 """
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -187,6 +188,27 @@ def test_after_an_abort_and_for_another_client_the_answers_are_the_same_bytes(fr
         mta.deliver()
 
     both_say_the_same(fronts, talk)
+
+
+def test_on_tcp_no_step_waits_for_an_acknowledgement_that_is_delayed(fronts: Fronts) -> None:
+    # Delayed, each message takes 90 ms: 50 of them 4.5 s, instead of 50 ms.
+    with temporary_directory() as directory:
+        (directory / "state").mkdir()
+        addresses = Addresses.on_loopback()
+        setup = Setup(
+            addresses=addresses,
+            state_dir=directory / "state",
+            domains_file=directory / "domains",
+            engine=fronts.engine.endpoint,
+        )
+        (directory / "mxweir.toml").write_text(setup.toml())
+        with Daemon("milter", directory / "mxweir.toml"), Mta(addresses.milter) as mta:
+            mta.negotiate()
+            mta.greet()
+            began = time.monotonic()
+            for _ in range(50):
+                mta.deliver()
+            assert time.monotonic() - began < 3.0
 
 
 @pytest.mark.parametrize("front", FRONTS)

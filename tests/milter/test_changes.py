@@ -135,6 +135,12 @@ def test_forged_fields_deep_in_a_long_header_count_for_more():
     assert seen(*["X-Other"] * 50_000, *["X-Spam-Flag"] * 20).too_many
 
 
+def test_a_few_forged_fields_with_names_as_long_as_a_message_are_too_many_and_not_kept():
+    forged = seen("X-Spam-" + "a" * 60_000, "X-Spam-" + "b" * 60_000, "X-Spam-" + "c" * 60_000)
+    assert forged.too_many
+    assert len(forged.removals()) == 1
+
+
 def test_an_honest_long_header_is_not_too_many():
     assert not seen(*["Received"] * 200, *["X-Spam-Report"] * 50, *["X-Other"] * 5000).too_many
 
