@@ -66,7 +66,7 @@ if [ "$what" = dev ]; then
     now=$(sum constraints/dev.txt)
     if ! done_already dev "$now"; then
         echo "mxweir: installing the tools for tests, lint and types"
-        pip_install --require-hashes -r constraints/dev.txt
+        pip_install --use-pep517 --no-build-isolation --require-hashes -r constraints/dev.txt
         echo "$now" > "$steps/dev"
     fi
 fi
