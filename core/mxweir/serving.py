@@ -61,6 +61,11 @@ class Listening:
                 self._listeners.append(ours)
                 await self._serve(ours.socket, factory)
 
+    def add(self, listener: service.Listener, server: asyncio.AbstractServer) -> None:
+        """Close this one, too, when the others are."""
+        self._listeners.append(listener)
+        self._servers.append(server)
+
     def close(self) -> None:
         """Take no new connection; those that are open go on."""
         for server in self._servers:

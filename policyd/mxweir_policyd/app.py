@@ -3,39 +3,27 @@
 import asyncio
 import gc
 import signal
-import socket
-import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from mxweir import http, service
 from mxweir.access import AccessList
 from mxweir.clock import system_clock
 from mxweir.config import Config, ConfigError, load
-from mxweir.endpoint import Endpoint
 from mxweir.events import Decided, Event, Trouble, notice, tell_all, warning
 from mxweir.facts import Folder
 from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, PolicyMetrics
 from mxweir.ratelimit import snapshot
 from mxweir.ratelimit.limits import Limits
+from mxweir.serving import Listening, new_event_loop
 from mxweir.threads import in_thread
 from mxweir_policyd.control import ControlServer, control_endpoint
 from mxweir_policyd.domains import RelayDomains
 from mxweir_policyd.pipeline import Domains, Pipeline
-from mxweir_policyd.session import Answerer, MapSession, PolicySession, Session, Sessions
-
-# Since Python 3.13 a closed server removes the socket file, and thereby one that is the service manager's
-# to keep across our restart. Those that are ours, service.Listener removes.
-_KEEP_SOCKET_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-
-try:
-    from uvloop import new_event_loop
-except ImportError:
-    new_event_loop = asyncio.new_event_loop  # type: ignore[assignment]
+from mxweir_policyd.session import Answerer, MapSession, PolicySession, Sessions
 
 _STALLED = 10.0
 """Seconds without a turn of the loop before /livez fails."""
@@ -93,8 +81,7 @@ class PolicyDaemon:
             tell_each=Decided in self._log.handlers(),
         )
         self._sessions = Sessions(config.policyd.max_connections, self._answerer)
-        self._listeners: list[service.Listener] = []
-        self._servers: list[asyncio.AbstractServer] = []
+        self._listening: Listening | None = None
         self._stopping = asyncio.Event()
         self._reload_wanted = asyncio.Event()
         self._not_ready = "starting"
@@ -131,7 +118,8 @@ class PolicyDaemon:
             for task in background:
                 task.cancel()
             stop_http()
-            self._close_listeners()
+            if self._listening is not None:
+                self._listening.close()
             self._save()
             self._domains.close()
             self._observe(notice("stopped"))
@@ -155,44 +143,13 @@ class PolicyDaemon:
 
     async def _listen(self) -> None:
         policyd = self._config.policyd
-        given = service.inherited()
-        if unknown := given.keys() - {"policy", "maps"}:
-            what = f"sockets were handed over as {', '.join(sorted(unknown))}"
-            raise service.ServiceError(
-                f"{what}; name them FileDescriptorName=policy or maps in their socket unit"
-            )
+        self._listening = Listening(["policy", "maps"], policyd.socket_mode, policyd.socket_group)
         service.allow_files(policyd.max_connections + _OTHER_FILES)
-        kinds: list[tuple[str, tuple[Endpoint, ...], Callable[[], Session]]] = [
-            ("policy", policyd.listen, partial(PolicySession, self._sessions)),
-            ("maps", policyd.maps, partial(MapSession, self._sessions)),
-        ]
-        for name, endpoints, factory in kinds:
-            handed = given.get(name, [])
-            there = {service.endpoint_of(listener) for listener in handed}
-            for listener in handed + [
-                self._bind(endpoint) for endpoint in endpoints if endpoint not in there
-            ]:
-                await self._serve(listener, factory)
+        await self._listening.serve("policy", policyd.listen, partial(PolicySession, self._sessions))
+        await self._listening.serve("maps", policyd.maps, partial(MapSession, self._sessions))
         control = service.bind(control_endpoint(self._config.state_dir), 0o600)
-        self._listeners.append(control)
         server = ControlServer(self._answerer, self._domains.describe, self._observe)
-        self._servers.append(await server.serve(control.socket))
-
-    def _bind(self, endpoint: Endpoint) -> socket.socket:
-        policyd = self._config.policyd
-        listener = service.bind(endpoint, policyd.socket_mode, policyd.socket_group)
-        self._listeners.append(listener)
-        return listener.socket
-
-    async def _serve(self, listener: socket.socket, factory: Callable[[], Session]) -> None:
-        loop = asyncio.get_running_loop()
-        if listener.family == socket.AF_UNIX:
-            server = await loop.create_unix_server(
-                factory, sock=listener, backlog=service.BACKLOG, **_KEEP_SOCKET_FILE
-            )
-        else:
-            server = await loop.create_server(factory, sock=listener, backlog=service.BACKLOG)
-        self._servers.append(server)
+        self._listening.add(control, await server.serve(control.socket))
 
     def _gauges(self) -> None:
         gauge, sessions = self._metrics.gauge, self._sessions.open
@@ -304,19 +261,12 @@ class PolicyDaemon:
         """Take no new connection; let what was half asked be asked and answered; close the rest."""
         self._not_ready = "stopping"
         service.notify("STOPPING=1")
-        self._close_listeners()
+        if self._listening is not None:
+            self._listening.close()
         until = monotonic() + self._drain_time
         while self._sessions.open and monotonic() < until:
             await asyncio.sleep(0.05)
             self._sessions.close_idle()
-
-    def _close_listeners(self) -> None:
-        for server in self._servers:
-            server.close()
-        for listener in self._listeners:
-            listener.close()
-        self._servers.clear()
-        self._listeners.clear()
 
     def _save(self) -> None:
         if self._not_ready == "starting":
