@@ -5,10 +5,9 @@ that a lookup costs the same whatever the name's length. A record may stand for
 all that is below its name too; then a bounded number of parents is looked up.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from enum import Enum
-from functools import lru_cache
+from hashlib import sha256
 from typing import NamedTuple
 
 from mxweir.domains.record import DISABLED, INCLUDES_SUBDOMAINS, Record
@@ -58,10 +57,9 @@ class Match(NamedTuple):
 NOT_OURS = Match(State.NOT_OURS)
 
 
-@lru_cache(maxsize=8192)
 def digest(domain: str) -> bytes:
-    """The key of a folded domain: SHA-256, 32 bytes."""
-    return hashlib.sha256(domain.encode("utf-8", "surrogatepass")).digest()
+    """The key of a folded domain: SHA-256, 32 bytes. Not remembered: that would cost as much as it saves."""
+    return sha256(domain.encode("utf-8", "surrogatepass")).digest()
 
 
 def find(domain: str, get: Callable[[bytes], bytes | None]) -> Match:
@@ -84,9 +82,9 @@ def _match(raw: bytes) -> Match:
 
 
 def parents(domain: str) -> Iterator[str]:
-    """The names above a folded domain whose records may include it, nearest first."""
+    """The names above a folded domain whose records may include it, nearest first: of two labels or more."""
     for _ in range(PARENTS):
-        _, dot, domain = domain.partition(".")
-        if not dot:
+        domain = domain.partition(".")[2]
+        if "." not in domain:
             return
         yield domain

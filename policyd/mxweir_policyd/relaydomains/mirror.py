@@ -191,7 +191,7 @@ class Mirror:
             write.put(key, raw, db=self._records)
 
     def _note(self, write: "lmdb.Transaction[bytes]", domain: str, gap: int = 0) -> None:
-        """Put a domain at the end of the journal and take the oldest out; a `gap` says that there was more."""
+        """Put a domain at the end of the journal and take the oldest out; a `gap` says there was more."""
         with write.cursor(self._journal) as cursor:
             number = (int.from_bytes(cursor.key()) if cursor.last() else 0) + gap + 1
             cursor.put(number.to_bytes(8), domain.encode(), append=True)

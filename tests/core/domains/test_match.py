@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mxweir.domains.match import PARENTS, Match, State, digest, find
+from mxweir.domains.match import PARENTS, Match, State, digest, find, parents
 from mxweir.domains.names import parse_line, valid_domain
 from mxweir.domains.record import FROM_COMMAND, FROM_FILE, FROM_POSTGRES, Record, said, unsaid
 
@@ -232,10 +232,15 @@ def test_a_record_of_postgresql_comes_back_with_its_tenant_and_whether_it_is_ena
 
 
 def test_a_domain_that_is_switched_off_is_not_ours_and_what_it_includes_neither() -> None:
-    off = Record("example.org", "", True, FROM_POSTGRES, False, "t")
-    wide = Record("org", "", True, FROM_POSTGRES)
-    for domain in ("example.org", "a.b.example.org"):
+    off = Record("sub.example.org", "", True, FROM_POSTGRES, False, "t")
+    wide = Record("example.org", "", True, FROM_POSTGRES)
+    for domain in ("sub.example.org", "a.b.sub.example.org"):
         match = find(domain, table(off, wide).get)
-        assert (match.state, match.by, match.tenant) == (State.NOT_OURS, "example.org", "t")
+        assert (match.state, match.by, match.tenant) == (State.NOT_OURS, "sub.example.org", "t")
     plain = off._replace(include_subdomains=False)
-    assert find("a.example.org", table(plain, wide).get).by == "org"
+    assert find("a.sub.example.org", table(plain, wide).get).by == "example.org"
+
+
+def test_a_name_of_one_label_is_never_looked_up_for_what_is_below_it() -> None:
+    assert list(parents("a.b.example.org")) == ["b.example.org", "example.org"]
+    assert list(parents("example.org")) == list(parents("org")) == list(parents("")) == []

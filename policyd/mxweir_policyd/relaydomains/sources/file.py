@@ -42,8 +42,8 @@ def read_domains(path: Path, origin: int) -> DomainList:
                 bad.append(found)
                 continue
             former = records.get(found.domain)
-            wide = found.include_subdomains or (former is not None and former.include_subdomains)
-            records[found.domain] = found._replace(include_subdomains=wide)
+            both = former is not None and former.include_subdomains
+            records[found.domain] = found._replace(include_subdomains=True) if both else found
     return DomainList(records, bad)
 
 
