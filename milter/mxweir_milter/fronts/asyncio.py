@@ -184,11 +184,11 @@ class Peer(asyncio.Protocol):
     # A message
 
     def _take(self, command: codec.Command) -> None:
-        over = isinstance(command, codec.Abort | codec.Quit)
-        if over:
+        kind = type(command)
+        if kind is codec.Abort or kind is codec.Quit:
             self._abandon()
         elif self._scan is not None:
-            raise ProtocolError(f"{type(command).__name__} before the end of a message was answered")
+            raise ProtocolError(f"{kind.__name__} before the end of a message was answered")
         elif self._unread:
             raise ProtocolError("the peer asks and does not read its answers")
         said = self._dialogue.take(command)

@@ -12,6 +12,7 @@ plain accept.
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 from mxweir.events import Event, Observer, Scanned, Trouble
@@ -21,7 +22,7 @@ from mxweir_milter.facts import text_of
 from mxweir_milter.fronts import codec, replies
 from mxweir_milter.fronts.codec import ProtocolError
 from mxweir_milter.fronts.macros import Defined
-from mxweir_milter.fronts.options import Action, Options, Stage, Step, agree
+from mxweir_milter.fronts.options import Action, Stage, Step, agree
 from mxweir_milter.session import Concluded, Session, Wanted
 from mxweir_milter.verdict import Failed, Outcome, Reason, Result
 
@@ -39,12 +40,17 @@ _NO_REPLY = (
 
 _STEPS = _NO_REPLY | Step.NO_END_OF_HEADER | Step.NO_UNKNOWN | Step.SKIP | Step.HEADER_LEADING_SPACE
 
+_NO_MACRO = ("{none}",)
+"""One that nobody defines: Postfix takes an empty list for "the usual ones" (milter.c, MILTER_MACRO_EVAL)."""
+
 _SYMBOLS = {
     Stage.CONNECT: facts.CONNECT_MACROS,
     Stage.HELO: facts.HELO_MACROS,
     Stage.MAIL: facts.MAIL_MACROS,
-    Stage.RCPT: (),
+    Stage.RCPT: _NO_MACRO,
     Stage.DATA: facts.DATA_MACROS,
+    # Its macros come before each header field and each piece of the body.
+    Stage.END_OF_HEADER: _NO_MACRO,
     Stage.END: facts.END_MACROS,
 }
 """What a session reads; nothing else need be sent, whatever main.cf says."""
@@ -52,6 +58,9 @@ _SYMBOLS = {
 # As plain numbers: the operators of IntFlag are slow, and there is one for each header field.
 _SKIP = Step.SKIP.value
 _LEADING_SPACE = Step.HEADER_LEADING_SPACE.value
+_ADD_HEADERS = Action.ADD_HEADERS.value
+_CHANGE_HEADERS = Action.CHANGE_HEADERS.value
+_QUARANTINE = Action.QUARANTINE.value
 
 
 class Spoken(NamedTuple):
@@ -69,7 +78,7 @@ class Dialogue:
         self._observe = observe
         self._session = new_session()
         self._macros = Defined()
-        self._actions = Action(0)
+        self._actions = 0
         self._steps: int | None = None
 
     @property
@@ -148,9 +157,8 @@ class Dialogue:
     # The commands
 
     def _negotiate(self, command: codec.Negotiate) -> bytes:
-        options = agree(command, _ACTIONS, _STEPS)
-        self._actions, self._steps = options.actions, options.steps.value
-        return replies.negotiate(options, _symbols(options))
+        self._actions, self._steps, answer = _negotiated(command)
+        return answer
 
     def _define(self, command: codec.Define) -> bytes:
         self._macros.define(command.command, command.macros)
@@ -242,15 +250,15 @@ class Dialogue:
             yield replies.reply(reply.code, reply.enhanced, reply.text)
             return
         space = b" " if self._can(_LEADING_SPACE) else b""
-        if Action.CHANGE_HEADERS in self._actions:
+        if self._actions & _CHANGE_HEADERS:
             for name, instance in answer.remove:
                 yield replies.change_header(instance, name.encode(), b"")
             for name, instance, value in answer.change:
                 yield replies.change_header(instance, name.encode(), space + value.encode())
-        if Action.ADD_HEADERS in self._actions:
+        if self._actions & _ADD_HEADERS:
             for name, value in answer.add:
                 yield replies.add_header(name.encode(), space + value.encode())
-        if answer.hold and Action.QUARANTINE in self._actions:
+        if answer.hold and self._actions & _QUARANTINE:
             yield replies.quarantine(answer.hold)
         yield replies.ACCEPT
 
@@ -263,8 +271,12 @@ class Dialogue:
             self._session.fail()
 
 
-def _symbols(options: Options) -> Mapping[Stage, tuple[str, ...]]:
-    return _SYMBOLS if Action.SET_SYMBOL_LIST in options.actions else {}
+@lru_cache(8)
+def _negotiated(offer: codec.Negotiate) -> tuple[int, int, bytes]:
+    """The actions and steps agreed on, and the answer; a mail server makes the same offer each time."""
+    options = agree(offer, _ACTIONS, _STEPS)
+    symbols = _SYMBOLS if Action.SET_SYMBOL_LIST in options.actions else {}
+    return options.actions.value, options.steps.value, replies.negotiate(options, symbols)
 
 
 def _as_unheard(event: Scanned) -> Scanned:

@@ -23,7 +23,8 @@ class Defined:
         stage = _ORDER.find(command)
         if stage >= 0 and command:
             self._forget(stage)
-            self._stages[stage] = macros
+            if macros:
+                self._stages[stage] = macros
 
     def forget_message(self) -> None:
         """The message is done with; the client stays."""
@@ -36,5 +37,6 @@ class Defined:
         return self._all
 
     def _forget(self, first: int) -> None:
-        self._stages = {stage: macros for stage, macros in self._stages.items() if stage < first}
+        if any(stage >= first for stage in self._stages):
+            self._stages = {stage: macros for stage, macros in self._stages.items() if stage < first}
         self._all = None

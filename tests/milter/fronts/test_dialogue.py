@@ -9,7 +9,7 @@ from mxweir.testing import Recorder, SettableClock
 from mxweir_milter.fronts import codec
 from mxweir_milter.fronts.codec import ProtocolError
 from mxweir_milter.fronts.dialogue import Dialogue, Spoken
-from mxweir_milter.fronts.options import Step
+from mxweir_milter.fronts.options import Stage, Step
 from mxweir_milter.policy import Treatment, Treatments
 from mxweir_milter.room import Room
 from mxweir_milter.session import Policy, Session, Wanted
@@ -107,6 +107,13 @@ def test_only_what_is_offered_and_used_is_agreed_on_and_with_it_the_macros_that_
     )
 
 
+def test_no_macro_is_sent_for_recipients_header_fields_and_the_body():
+    """An empty list would stand for the usual ones, and those of a header field come with each of them."""
+    ((_, data),) = packets(Mail().agreed)
+    for stage in (Stage.RCPT, Stage.END_OF_HEADER):
+        assert stage.to_bytes(4) + b"{none}\0" in data
+
+
 @pytest.mark.parametrize("command", [codec.Data(), codec.Abort(), codec.Define(b"C", {}), codec.End(b"")])
 def test_nothing_comes_before_the_negotiation(command):
     clock = SettableClock()
@@ -200,12 +207,12 @@ def test_a_mail_server_that_knows_no_skip_sends_it_in_vain():
     assert letters(mail.take(codec.Body(b"x" * 2000))) == [b"c"]
 
 
-@pytest.mark.parametrize("unscanned", ["accept", "defer", "quarantine"])
 def test_an_end_of_header_costs_no_wait_either_where_it_cannot_be_left_out():
     mail = Mail(offered=codec.Negotiate(6, 0x1FF, 0x1FFFFF & ~0x40))
     assert mail.take(codec.EndOfHeader()) == [b""]
 
 
+@pytest.mark.parametrize("unscanned", ["accept", "defer", "quarantine"])
 def test_a_fault_while_scanning_marks_and_accepts_the_message_whatever_the_policy(unscanned):
     mail = Mail(policy=treated(unscanned=unscanned))
     mail.until_data()
