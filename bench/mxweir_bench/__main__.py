@@ -38,12 +38,13 @@ from mxweir_bench import (
     servers,
     soak,
     tools,
+    trouble,
 )
 from mxweir_bench.load import InvalidRunError
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import LabError
 
-PARTS = ("rates", "memory", "mail", "milter", "burst", "breakers", "large", "soak", "database")
+PARTS = ("rates", "memory", "mail", "milter", "burst", "breakers", "large", "soak", "database", "trouble")
 
 
 def main() -> int:
@@ -101,6 +102,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> tuple[dict[str, An
         "large": lambda: large.part(directory),
         "soak": lambda: soak.part(directory, options.minutes),
         "database": lambda: database.part(options.sizes),
+        "trouble": lambda: trouble.part(built, directory, seconds, 1_000 if options.quick else 100_000),
     }
     parts = {name: run[name]() for name in PARTS if name in (options.only or PARTS)}
     targets = [target for part in parts.values() for target in part.targets]

@@ -68,11 +68,21 @@ def engine(fakespamd: Path, directory: Path) -> Iterator[Engine]:
 
 
 @contextmanager
-def accept(name: str, directory: Path, *, unix: bool = True) -> Iterator[Milter]:
-    """The milter on pymilter that only accepts; LabError when it does not start."""
+def accept(name: str, directory: Path, *, unix: bool = True, body_alone: bool = False) -> Iterator[Milter]:
+    """The milter on pymilter that only accepts (accept.py); LabError when it does not start."""
     endpoint = _endpoint(name, directory, unix=unix)
     where = str(endpoint) if isinstance(endpoint, Unix) else f"inet:{endpoint.port}@{endpoint.host}"
     argv: list[str | Path] = [sys.executable, "-P", Path(__file__).with_name("accept.py"), where]
+    argv += ["body"] if body_alone else []
+    with _running(name, argv, endpoint, directory) as child:
+        yield Milter(name, endpoint, lambda: usage.group(child.pid))
+
+
+@contextmanager
+def floor(name: str, directory: Path) -> Iterator[Milter]:
+    """The milter on the daemon's event loop that looks at nothing (milterfloor.py)."""
+    endpoint = Unix(str(directory / slug(name)))
+    argv: list[str | Path] = [sys.executable, Path(__file__).with_name("milterfloor.py"), endpoint.path]
     with _running(name, argv, endpoint, directory) as child:
         yield Milter(name, endpoint, lambda: usage.group(child.pid))
 
