@@ -20,7 +20,7 @@ class Host(Daemon):
     """One MX with its own state; `ask` gives the first word of the answer for a domain: DUNNO, 450 or 550."""
 
     def __init__(
-        self, directory: Path, dsn: str, postgres: str = "", domains: str = "", policyd: str = ""
+        self, directory: Path, dsn: str, postgres: str = "", domains: str = "", log: str = 'format = "json"'
     ) -> None:
         self.state = directory / "state"
         self.state.mkdir(parents=True, exist_ok=True)
@@ -28,17 +28,17 @@ class Host(Daemon):
         self.domains.touch()
         self.addresses = Addresses.in_directory(directory)
         super().__init__("policyd", directory / "mxweir.toml")
-        self.configure(dsn, postgres, domains, policyd)
+        self._log = log
+        self.configure(dsn, postgres, domains)
 
-    def configure(self, dsn: str, postgres: str = "", domains: str = "", policyd: str = "") -> None:
+    def configure(self, dsn: str, postgres: str = "", domains: str = "") -> None:
         """Write the configuration; the others are lines of the tables of that name."""
         quoted = dsn.replace("\\", "\\\\").replace('"', '\\"')
-        rest = f'{domains}\n[postgres]\ndsn = "{quoted}"\n{postgres}\n[log]\nformat = "json"\n'
+        rest = f'{domains}\n[postgres]\ndsn = "{quoted}"\n{postgres}\n[log]\n{self._log}\n'
         setup = Setup(
             addresses=self.addresses,
             state_dir=self.state,
             domains_file=self.domains,
-            policyd=policyd,
             rest=rest,
         )
         self.config_file.write_text(setup.toml())

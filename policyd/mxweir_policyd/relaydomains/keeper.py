@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import random
+from time import monotonic
 from typing import cast
 
 from mxweir.backoff import Backoff
@@ -20,6 +21,9 @@ from mxweir_policyd.relaydomains.report import BEAT, Following, Report, Settings
 
 _WAIT = 5.0
 """Seconds between two looks whether another daemon's follower is gone."""
+
+_GOOD = 60.0
+"""Seconds that a follower must have lived for its end to be an accident, and not a fault of its start."""
 
 _SILENT = 60.0
 """Seconds more than a query may take, after which a follower that says nothing is taken for hung."""
@@ -62,7 +66,10 @@ class Keeper:
             self._renewed.clear()
             wait = _WAIT
             if (lock := take_lock(Path(self._settings.state_dir))) is not None:
+                begun = monotonic()
                 status = await self._live(lock)
+                if monotonic() - begun > _GOOD:
+                    backoff.succeeded()
                 if not self._renewed.is_set():
                     self._observe(Trouble("follower ended", f"exit status {status}; started again", "error"))
                 wait = backoff.failed(random())  # noqa: S311 - no secret

@@ -17,6 +17,7 @@ from mxweir_ops.lab.host import PATIENCE, Host, add, prepare, remove
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.postgresql import PostgreSQL, Standby
 from mxweir_ops.lab.process import wait_until
+from mxweir_ops.lab.trouble import cut_off
 from mxweir_policyd.relaydomains.keeper import take_lock
 from mxweir_policyd.relaydomains.mirror import Mirror
 
@@ -106,8 +107,7 @@ def full(scene: Scene) -> None:
         add(scene.dsn, SINCE)
         superuser = scene.undo.enter_context(psycopg.connect(scene.server.dsn(), autocommit=True))
         superuser.execute("ALTER ROLE daemon CONNECTION LIMIT 0")  # until all places are taken
-        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
-        superuser.execute(end, [scene.database])
+        cut_off(superuser, scene.dsn)
         with suppress(psycopg.OperationalError):
             while True:
                 scene.undo.enter_context(psycopg.connect(scene.server.dsn()))

@@ -1,13 +1,13 @@
 """Database trouble: what is known passes throughout, and when it is over all is well again by itself."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import psycopg
 import pytest
 from psycopg import conninfo
 
+from mxweir_ops.lab import trouble
 from mxweir_ops.lab.host import PATIENCE, Host, add, prepare
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.postgresql import PostgreSQL, Standby
@@ -16,8 +16,7 @@ from mxweir_ops.lab.process import wait_until
 KNOWN, FOREIGN = "known.example", "foreign.example"
 QUICK = 'query_timeout = "2s"\nconnect_timeout = "2s"\npoll = "1s"'
 """Settings with which a server that says nothing is given up soon."""
-
-Undo = Callable[[], object]
+Kind = Callable[[PostgreSQL, str], AbstractContextManager[None]]
 
 
 @pytest.fixture
@@ -46,45 +45,13 @@ def host(directory: Path, dsn: str) -> Iterator[Host]:
         yield host
 
 
-def stopped(server: PostgreSQL, dsn: str, undo: ExitStack) -> None:
-    server.stop()
-    undo.callback(server.start)
-
-
-def killed(server: PostgreSQL, dsn: str, undo: ExitStack) -> None:
-    server.kill()
-    undo.callback(server.start)
-
-
-def frozen(server: PostgreSQL, dsn: str, undo: ExitStack) -> None:
-    server.freeze()
-    undo.callback(server.thaw)
-
-
-def full(server: PostgreSQL, dsn: str, undo: ExitStack) -> None:
-    """All places are taken; what the host has is cut."""
-    superuser = undo.enter_context(psycopg.connect(server.dsn(), autocommit=True))
-    database = conninfo.conninfo_to_dict(dsn)["dbname"]
-    superuser.execute(f"ALTER DATABASE {database} CONNECTION LIMIT 0")
-    superuser.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
-    superuser.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
-    with suppress(psycopg.OperationalError):
-        while True:
-            undo.enter_context(psycopg.connect(server.dsn()))
-    superuser.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true CONNECTION LIMIT -1")
-
-
-def locked(server: PostgreSQL, dsn: str, undo: ExitStack) -> None:
-    locking = undo.enter_context(psycopg.connect(dsn))
-    locking.execute("LOCK TABLE mxweir.domains IN ACCESS EXCLUSIVE MODE")
-
-
-@pytest.mark.parametrize("trouble", [stopped, killed, frozen, full, locked])
+@pytest.mark.parametrize(
+    "kind", [trouble.stopped, trouble.killed, trouble.frozen, trouble.full, trouble.locked]
+)
 def test_through_any_trouble_what_is_known_passes_and_afterwards_changes_arrive_again(
-    host: Host, server: PostgreSQL, dsn: str, trouble: Callable[[PostgreSQL, str, ExitStack], None]
+    host: Host, server: PostgreSQL, dsn: str, kind: Kind
 ) -> None:
-    with ExitStack() as undo:
-        trouble(server, dsn, undo)
+    with kind(server, dsn):
         assert host.comes_to("450", FOREIGN)
         assert host.is_at("away")
         assert host.ask(KNOWN) == "DUNNO"
@@ -156,20 +123,9 @@ def test_a_password_that_was_rotated_is_taken_by_a_reload(
         assert "second" not in host.log()
 
 
-STORM = """
-DO $$ BEGIN FOR batch IN 1..%(transactions)s LOOP
-    INSERT INTO mxweir.domains (name)
-        SELECT format('s%%s-%%s.example', batch, n) FROM generate_series(1, %(rows)s) n;
-    COMMIT;
-END LOOP; END $$
-"""
-
-
 def test_a_storm_of_100_000_changes_is_taken_over_whole(host: Host, server: PostgreSQL, dsn: str) -> None:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute((STORM % {"transactions": 2000, "rows": 50}).encode())
-        ((rows,),) = connection.execute("SELECT count(*) FROM mxweir.domains").fetchall()
-    assert rows == 100_021
+    trouble.storm(dsn, transactions=2000, rows=50)
+    rows = 100_021
     assert host.ask(KNOWN) == "DUNNO"
     assert host.comes_to("DUNNO", "s2000-50.example")
     assert wait_until(lambda: host.metric("mxweir_relay_domains") == rows, PATIENCE)
