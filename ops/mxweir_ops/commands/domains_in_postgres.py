@@ -52,10 +52,10 @@ def import_file(args: argparse.Namespace, config: Config) -> int:
     """Let the table hold exactly the domains of a file; its bad lines are told and skipped (status 1)."""
     shrink = 1.0 if args.force else config.domains.max_shrink
     with args.file.open("rb") as file, _writing(args, config) as connection:
-        reading = _Reading(args.file, file, told=not args.json)
+        reading = _Reading(args.file, file, shrink, told=not args.json)
         try:
             changed = table.replace(connection, reading.records(), shrink)
-        except table.TooManyLossesError as error:
+        except table.RefusedError as error:
             hint = "if that is meant, use --force"
             print(f"mxweir domains import: not imported: {error}; {hint}", file=sys.stderr)
             return FINDING
@@ -142,14 +142,15 @@ def _records(source: Source) -> Iterator[Record]:
 class _Reading:
     """A file on its way into the table: bad lines are told as they come, and a bar shows how far it is."""
 
-    def __init__(self, path: Path, file: BinaryIO, told: bool) -> None:
+    def __init__(self, path: Path, file: BinaryIO, most_bad: float, told: bool) -> None:
         self.bad: list[BadLine] = []
         self.bad_lines = 0
         self.progress = Progress(str(path), path.stat().st_size)
-        self._path, self._file, self._told = path, file, told
+        self._path, self._file, self._most_bad, self._told = path, file, most_bad, told
 
     def records(self) -> Iterator[Record]:
-        """The good lines."""
+        """The good lines. Raises RefusedError if too many are bad: it is some other file."""
+        number = 0
         for number, found in enumerate(parse_domains(self._file, FROM_COMMAND), 1):
             if isinstance(found, BadLine):
                 self._tell(found)
@@ -157,6 +158,9 @@ class _Reading:
                 yield found
             if number % 1000 == 0:
                 self.progress.at(self._file.tell(), f"{number:,} domains")
+        if self.bad_lines > self._most_bad * number:
+            bad = f"{self.bad_lines} of {number} lines are bad"
+            raise table.RefusedError(f"{bad}, more than max_shrink = {self._most_bad:.0%} allows")
         self.progress.say("comparing with the table")
 
     def _tell(self, line: BadLine) -> None:

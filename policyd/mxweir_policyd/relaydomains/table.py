@@ -25,8 +25,8 @@ _ESCAPED = str.maketrans({"\\": "\\\\"})
 Connection = psycopg.Connection[Any]
 
 
-class TooManyLossesError(Exception):
-    """An import would take away more than `max_shrink` of the table."""
+class RefusedError(Exception):
+    """An import would take away more than `max_shrink` of the table, or its file is something else."""
 
 
 class Changed(NamedTuple):
@@ -81,7 +81,7 @@ def remove(connection: Connection, domain: str) -> bool:
 def replace(connection: Connection, records: Iterable[Record], max_shrink: float) -> Changed:
     """Let the table hold exactly these domains; one that comes twice counts as it came last.
 
-    Tenants and domains that are switched off stay so. Raises TooManyLossesError
+    Tenants and domains that are switched off stay so. Raises RefusedError
     for the share `max_shrink`, and SourceError; the table is then as it was.
     """
     try:
@@ -113,7 +113,7 @@ def _merge(connection: Connection, max_shrink: float) -> Changed:
         connection.execute(statement)
     ((total, gone),) = connection.execute(queries.LOSSES).fetchall()
     if total and gone > max_shrink * total:
-        raise TooManyLossesError(
+        raise RefusedError(
             f"{gone} of {total} domains would go, more than max_shrink = {max_shrink:.0%} allows"
         )
     removed, _, added = (connection.execute(statement).rowcount for statement in queries.MERGE)

@@ -80,13 +80,24 @@ def test_a_domain_that_is_switched_off_is_not_ours_and_in_no_file(ready, databas
 
 def test_an_import_skips_bad_lines_and_says_so(ready, tmp_path):
     file = tmp_path / "domains"
-    file.write_text("a.example  smtp:[192.0.2.1]\nno domain at all\n.b.example\n# nothing\n")
+    file.write_text("a.example  smtp:[192.0.2.1]\nno domain at all\n.b.example\n# nothing\nc.d\ne.f\ng.h\n")
     status, out, err = ready("import", str(file))
-    assert (status, out) == (1, "2 added, 0 removed, 2 in the table\n")
+    assert (status, out) == (1, "5 added, 0 removed, 5 in the table\n")
     assert err == f"{file}:2: more than a domain and a next hop; skipped\n"
-    assert exported(ready) == {"a.example smtp:[192.0.2.1]", ".b.example"}
+    assert exported(ready) == {"a.example smtp:[192.0.2.1]", ".b.example", "c.d", "e.f", "g.h"}
     told = json.loads(ready("import", str(file), "--json")[1])
-    assert told | {"bad": []} == {"added": 0, "removed": 0, "total": 2, "bad": [], "bad_lines": 1}
+    assert told | {"bad": []} == {"added": 0, "removed": 0, "total": 5, "bad": [], "bad_lines": 1}
+
+
+def test_a_file_of_mostly_bad_lines_is_some_other_file(ready, tmp_path):
+    file = tmp_path / "domains"
+    file.write_text("a.example\nroot:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1::/:\n")
+    status, out, err = ready("import", str(file))
+    assert (status, out) == (1, "")
+    assert "2 of 3 lines are bad, more than max_shrink = 20% allows; if that is meant, use --force" in err
+    assert exported(ready) == set()
+    assert ready("import", str(file), "--force")[0] == 1
+    assert exported(ready) == {"a.example"}
 
 
 def test_an_import_that_takes_away_too_much_needs_force(ready, tmp_path):

@@ -12,7 +12,7 @@ from mxweir.domains.record import Record
 from mxweir_policyd.relaydomains.sources.postgres import SourceError
 from mxweir_policyd.relaydomains.table import (
     Changed,
-    TooManyLossesError,
+    RefusedError,
     add,
     remove,
     replace,
@@ -91,7 +91,7 @@ def test_a_domain_that_comes_twice_counts_as_it_came_last_but_for_its_subdomains
 
 def test_an_import_that_takes_away_too_much_changes_nothing(connection):
     replace(connection, records(10), 0.2)
-    with pytest.raises(TooManyLossesError, match="3 of 10 domains would go, more than max_shrink = 20%"):
+    with pytest.raises(RefusedError, match="3 of 10 domains would go, more than max_shrink = 20%"):
         replace(connection, records(7), 0.2)
     assert len(rows(connection)) == 10
     assert replace(connection, records(8), 0.2) == Changed(0, 2, 8)
