@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from mxweir.endpoint import Unix
+from mxweir_ops.lab.client import send
 from mxweir_ops.lab.daemons import Addresses, Daemon, Setup
 from mxweir_ops.lab.hostile import HostileEngine, Manner
+from mxweir_ops.lab.letters import letter
 from mxweir_ops.lab.mta import Mta
 from mxweir_ops.lab.place import free_endpoint, temporary_directory
 from mxweir_ops.lab.process import program, wait_until
@@ -94,6 +96,21 @@ def test_two_hundred_messages_that_end_at_once_with_a_silent_scanner_are_all_ans
             assert len(scans) == messages
             assert {record["reason"] for record in scans} == {"deadline"}
             assert max(record["ms"] for record in scans) < 1000 * (deadline + slack)
+
+
+def test_a_timeout_of_postfixs_that_is_too_short_does_not_lose_the_verdict_of_a_longer_scan() -> (
+    None
+):
+    with temporary_directory() as directory:
+        engine = HostileEngine("spamd", Unix(str(directory / "engine")), Manner.SLOW, seconds=6.0)
+        with engine, running(engine, directory, 'deadline = "10s"') as stack:
+            milter = stack.mx.settings["smtpd_milters"].replace("content_timeout=15s", "content_timeout=4s")
+            assert "content_timeout=4s" in milter
+            stack.mx.reload({"smtpd_milters": milter})
+            outcome = send(stack.port, "a@sender.example", ["anna@example.org"], letter())
+            assert outcome.accepted
+            assert wait_until(lambda: len(stack.maildir.deliveries()) == 1, 20)
+            assert stack.maildir.deliveries()[0].header("X-Spam-Flag") == "NO"
 
 
 # Memory
@@ -218,7 +235,7 @@ def test_a_successor_whose_socket_is_renamed_over_the_old_one_lets_no_message_pa
 ) -> None:
     with receiving(front) as stack:
         successor = beside(stack, "2")
-        source = Source(stack, 600)
+        source = Source(stack, 300)
         source.wait_for(100)
         with successor:
             (stack.sockets / "milter2").rename(stack.sockets / "milter")
@@ -245,14 +262,14 @@ def test_a_plain_restart_loses_none_and_doubles_none_and_postfix_tells_what_pass
     front: str,
 ) -> None:
     with receiving(front) as stack:
-        source = Source(stack, 600)
+        source = Source(stack, 300)
         source.wait_for(100)
         stack.milter.stop()
         stack.milter.start()
         assert source.each_has_arrived_once()
         told = [line for line in stack.mx.complaints() if "ilter" in line]
         assert source.unscanned() <= len(told)
-        assert source.unscanned() < 600 - 100
+        assert source.unscanned() < 300 - 100
 
 
 def test_a_stop_answers_the_messages_in_hand_and_takes_no_new_session() -> None:

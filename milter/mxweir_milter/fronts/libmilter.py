@@ -52,7 +52,7 @@ _PROTOCOL = _NO_REPLY | Milter.P_NOUNKNOWN | Milter.P_SKIP | Milter.P_HDR_LEADSP
 
 _NO_SOCKET = (
     'milter.front = "libmilter" cannot serve a socket of the service manager; '
-    'use "asyncio", or: systemctl disable --now mxweir-milter.socket'
+    'use "asyncio", or: systemctl mask --now mxweir-milter.socket'
 )
 
 _LOOKS_UP = 6.0
