@@ -7,11 +7,14 @@ from typing import Any
 import psycopg
 
 from mxweir.config.sections import Postgres
+from mxweir.domains.match import digest
+from mxweir.domains.names import valid_domain
+from mxweir.domains.record import Record
 from mxweir_ops.checkup.finding import BAD, GOOD, NOTE, Finding
 from mxweir_policyd.relaydomains.audit import audit
 from mxweir_policyd.relaydomains.migrate import newest, version
-from mxweir_policyd.relaydomains.queries import queries
-from mxweir_policyd.relaydomains.sources.postgres import SourceError, connect
+from mxweir_policyd.relaydomains.queries import LAST, queries
+from mxweir_policyd.relaydomains.sources.postgres import SourceError, connect, told
 
 Connection = psycopg.Connection[Any]
 
@@ -23,6 +26,7 @@ def check(settings: Postgres) -> Iterator[Finding]:
             yield _server(connection)
             if settings.view:
                 yield from _audit(connection, settings)
+                yield _names(connection, settings.view)
             else:
                 had = version(connection)
                 yield _schema(had, newest())
@@ -59,3 +63,25 @@ def _audit(connection: Connection, settings: Postgres) -> Iterator[Finding]:
         yield Finding(BAD, f"PostgreSQL's index for the query {finding.query}", finding.what)
     if not found:
         yield Finding(GOOD, "PostgreSQL's indexes", f"serve all {len(asked)} queries")
+
+
+def _names(connection: Connection, view: str) -> Finding:
+    """Whether the names of a view are in the form that is looked up; our own table holds no other."""
+    asked = queries(view).fill
+    try:
+        rows = connection.execute(asked.text, {"after": b"", "end": LAST}, binary=True).fetchall()
+    except psycopg.Error as error:
+        raise SourceError(told(error)) from None
+    subject = f"PostgreSQL's view {view}"
+    wrong = [name for key, raw in rows if not _found(name := Record.decode(raw).domain, key)]
+    if wrong:
+        what = f"{len(wrong)} of the first {len(rows)} rows are never found, such as {wrong[0]!r:.80}"
+        return Finding(BAD, subject, f"{what}: name is a lower-case A-label, hash is its hash")
+    return Finding(GOOD, subject, f"the first {len(rows)} domains are named as they are looked up")
+
+
+def _found(name: str, key: bytes) -> bool:
+    try:
+        return valid_domain(name) == name and digest(name) == key
+    except ValueError:
+        return False

@@ -70,6 +70,10 @@ def test_a_customers_view_is_audited_and_needs_no_schema_of_ours(doctor, setting
     connection.execute("CREATE UNIQUE INDEX ON customers.t (mxweir.hash(domain))")
     connection.execute("CREATE INDEX ON customers.t (touched, mxweir.hash(domain))")
     assert doctor(settings.dsn, 'view = "customers.v"')[0] == 0
+    connection.execute("INSERT INTO customers.t VALUES ('B.Example', now()), ('bücher.example', now())")
+    status, found = doctor(settings.dsn, 'view = "customers.v"')
+    assert status == 1
+    assert "2 of the first 3 rows are never found" in found["PostgreSQL's view customers.v"][1]
 
 
 def test_who_cannot_connect_is_told_why_without_the_password(doctor, postgresql: PostgreSQL):
