@@ -16,6 +16,7 @@ import pytest
 from mxweir.endpoint import Unix
 from mxweir_ops.lab import letters
 from mxweir_ops.lab.client import send
+from mxweir_ops.lab.hostile import HostileEngine, Manner
 from mxweir_ops.lab.letters import letter, new_message_id
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.spamd import Spamd
@@ -34,7 +35,8 @@ def troubled() -> Iterator[Stack]:
         plan = Plan(
             engine=Unix(str(directory / "engine")),
             milter=f'deadline = "{DEADLINE * 1000:.0f}ms"',
-            rest='[log]\nformat = "json"\n',
+            # Each test shall meet the scanner itself, and not the breaker that the one before has opened.
+            rest='[log]\nformat = "json"\n[milter.breaker]\nmin_calls = 10000\n',
         )
         with Stack(directory, plan) as stack:
             yield stack
@@ -73,7 +75,8 @@ def answering(listener: socket.socket, serve: Callable[[socket.socket], None]) -
         with client:
             serve(client)
 
-    thread = threading.Thread(target=accept)
+    # A daemon: if nobody connects, a failed test shall not become one that never ends.
+    thread = threading.Thread(target=accept, daemon=True)
     thread.start()
     try:
         yield
@@ -128,12 +131,12 @@ def test_several_messages_wait_for_a_silent_scanner_side_by_side(
     troubled: Stack, engine: socket.socket, sender: str
 ) -> None:
     results: list[tuple[str, float]] = []
-    threads = [threading.Thread(target=lambda: results.append(marked(troubled, sender))) for _ in range(6)]
+    threads = [threading.Thread(target=lambda: results.append(marked(troubled, sender))) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert [status for status, _ in results] == ["unscanned, reason=deadline"] * 6
+    assert [status for status, _ in results] == ["unscanned, reason=deadline"] * 5
     assert max(took for _, took in results) < DEADLINE + SLACK
 
 
@@ -151,3 +154,49 @@ def test_a_frozen_spamd_costs_the_deadline_and_a_thawed_one_scans_again(
         message_id = new_message_id()
         assert send(stack.port, sender, [ANNA], letter(message_id=message_id)).accepted
         assert stack.maildir.wait_for(message_id)[0].header("X-Spam-Flag") == "NO"
+
+
+def engine_table(kind: str, engine: HostileEngine) -> str:
+    """One more engine for a stack's configuration."""
+    return f'[[milter.engine]]\ntype = "{kind}"\naddress = "{engine.endpoint}"\n'
+
+
+def test_a_silent_scanner_is_left_alone_after_a_while_and_the_other_answers_without_delay(
+    new_stack: Callable[..., Stack], sender: str
+) -> None:
+    with (
+        temporary_directory() as directory,
+        HostileEngine("spamd", Unix(f"{directory}/spamd"), Manner.SILENT) as silent,
+        HostileEngine("rspamd", Unix(f"{directory}/rspamd"), Manner.PROMPT, score=7.0) as other,
+    ):
+        breaker = '[milter.breaker]\nmin_calls = 2\npause = "1h"\n'
+        stack = new_stack(
+            engine=silent.endpoint,
+            milter=f'deadline = "{DEADLINE * 1000:.0f}ms"',
+            rest=engine_table("rspamd", other) + breaker,
+        )
+        for _ in range(3):
+            message_id = new_message_id()
+            assert send(stack.port, sender, [ANNA], letter(message_id=message_id)).accepted
+            (delivery,) = stack.maildir.wait_for(message_id)
+            assert delivery.headers("X-Spam-Scanner") == ["mxweir rspamd"]
+            assert delivery.headers("X-Spam-Score") == ["7.0"]
+        assert silent.requests == 2
+        assert "breaker opened" in stack.milter.log()
+
+
+def test_while_all_breakers_are_open_mail_passes_and_says_so(
+    new_stack: Callable[..., Stack], sender: str
+) -> None:
+    with (
+        temporary_directory() as directory,
+        HostileEngine("spamd", Unix(f"{directory}/spamd"), Manner.CLOSING) as one,
+        HostileEngine("rspamd", Unix(f"{directory}/rspamd"), Manner.GARBAGE) as other,
+    ):
+        stack = new_stack(
+            engine=one.endpoint,
+            rest=engine_table("rspamd", other) + '[milter.breaker]\nmin_calls = 1\npause = "1h"\n',
+        )
+        statuses = [marked(stack, sender)[0] for _ in range(3)]
+        assert statuses == ["unscanned, reason=bad answer"] + ["unscanned, reason=breaker open"] * 2
+        assert (one.connections, other.connections) == (1, 1)
