@@ -13,7 +13,9 @@ import urllib.request
 import pytest
 
 from mxweir.config import loads
+from mxweir.endpoint import Unix
 from mxweir_milter.app import MilterDaemon
+from mxweir_ops.lab.mta import Mta
 
 both = pytest.mark.parametrize("daemon", ["asyncio", "libmilter"], indirect=True)
 """For what the front has a part in; the other tests have the default one."""
@@ -126,6 +128,42 @@ def test_a_stop_with_nothing_in_hand_does_not_wait_for_libmilters_five_seconds(d
     began = time.monotonic()
     daemon.stop()
     assert time.monotonic() - began < 3
+
+
+@both
+def test_who_has_connected_before_a_stop_still_gets_an_answer_to_the_message_it_sends_then(daemon):
+    daemon.start()
+    daemon.wait_ready()
+    with Mta(Unix(str(daemon.socket))) as mta:
+        mta.negotiate()
+        mta.greet()
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for(lambda: not daemon.socket.exists())
+        answer = mta.deliver()
+        mta.say(b"Q")
+    assert answer[-1] == (b"a", b"")
+    assert b"reason=no engine" in answer[0][1]
+    assert daemon.process.wait(20) == 0
+
+
+def test_who_has_connected_and_says_nothing_does_not_hold_up_a_stop_for_long(daemon):
+    daemon.write('drain = "10m"')
+    daemon.start()
+    daemon.wait_ready()
+    with Mta(Unix(str(daemon.socket))) as mta:
+        mta.negotiate()
+        assert daemon.stop() == 0
+
+
+def test_a_message_that_never_ends_holds_up_a_stop_for_the_drain_time_and_no_longer(daemon):
+    daemon.write('drain = "500ms"')
+    daemon.start()
+    daemon.wait_ready()
+    with Mta(Unix(str(daemon.socket))) as mta:
+        mta.negotiate()
+        mta.say(b"M", b"<a@sender.example>\0")
+        assert daemon.stop() == 0
+    assert "event=stopped unanswered=1" in daemon.log()
 
 
 def test_without_an_engine_it_runs_and_says_that_nothing_is_scanned(daemon):
