@@ -17,8 +17,9 @@ def check(host: Host) -> Iterator[Finding]:
     """Read the file and the tables; nothing is changed."""
     config = host.config
     with closing(DomainReader(config.state_dir)) as reader:
-        if config.postgres is None:
+        if config.postgres is None or config.domains.file.exists():
             yield _file(config.domains.file)
+        if config.postgres is None:
             yield _table(reader.here, config.state_dir / HERE)
         else:
             yield _table(reader.postgres, config.state_dir / POSTGRES)
