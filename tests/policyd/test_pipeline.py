@@ -8,6 +8,7 @@ from mxweir.config import loads
 from mxweir.domains.match import Match, State, digest, find
 from mxweir.domains.record import Record
 from mxweir_policyd.app import build_pipeline
+from mxweir_policyd.decision import UNCONFIRMED
 from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.protocol import Request
 
@@ -201,3 +202,46 @@ def test_a_limit_whose_key_the_question_lacks_says_so(made: Pipeline) -> None:
     facts = made.facts(Request(b"RCPT", b"198.51.100.1", sender=b"z@c.example", recipient=b"postmaster"))
     notes = {step.rule: step.note for step in made.explain(facts, NOW).trail}
     assert notes["window"] == "the question lacks this limit's key"
+
+
+class Unsure:
+    """A table that lacks every domain, and somebody else who may have it."""
+
+    def state(self, domain: str) -> State:
+        return State.UNCONFIRMED
+
+    def find(self, domain: str) -> Match:
+        return Match(State.UNCONFIRMED)
+
+
+ONE_A_DAY = '[[limit]]\nname = "sender"\nkey = "sender"\nrate = "1/day"\n'
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [(State.OURS, "DUNNO"), (State.NOT_OURS, "550 5.7.1"), (State.FAILED, "450 4.3.0")],
+)
+def test_a_domain_that_is_unknown_here_is_decided_by_what_postgresql_says(said: State, expected: str) -> None:
+    pipeline = build_pipeline(loads(ONE_A_DAY), Unsure())
+    facts = pipeline.facts(Request(sender=b"a@b.example", recipient=b"x@new.example"))
+    undecided = pipeline.decide(facts, 0.0)
+    assert (undecided.verdict, undecided.key) == (UNCONFIRMED, "new.example")
+    assert pipeline.decide(facts, 0.0).verdict == UNCONFIRMED, "and nothing was charged for it"
+    assert pipeline.decide(facts, 0.0, Match(said)).reply.startswith(expected)
+    assert pipeline.unconfirmed(facts) == "new.example"
+    explained = pipeline.explain(facts, 0.0, Match(said))
+    assert [step.note for step in explained.trail if step.check == "relay"] == [
+        f"PostgreSQL was asked: {said.value}"
+    ]
+
+
+def test_what_needs_no_relay_check_needs_nobody_to_be_asked() -> None:
+    pipeline = build_pipeline(loads(ONE_A_DAY), Unsure())
+    for request in (
+        Request(recipient=b"x@new.example", policy_context=b"limits"),
+        Request(recipient=b"x@[192.0.2.1]"),
+        Request(recipient=b""),
+    ):
+        facts = pipeline.facts(request)
+        assert pipeline.decide(facts, 0.0).reply == "DUNNO"
+        assert pipeline.unconfirmed(facts) == ""

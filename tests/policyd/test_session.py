@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
@@ -8,6 +9,7 @@ from mxweir.domains.match import Match, State
 from mxweir.events import Decided, Trouble
 from mxweir.testing import Recorder, SettableClock
 from mxweir_policyd.app import build_pipeline
+from mxweir_policyd.deferred import Owed
 from mxweir_policyd.protocol import Request
 from mxweir_policyd.session import Answerer
 
@@ -27,13 +29,14 @@ rate = "1/day"
 class Table:
     """Knows nothing to be ours, or breaks."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, answer: State = State.NOT_OURS) -> None:
         self._error = error
+        self._answer = answer
 
     def state(self, domain: str) -> State:
         if self._error:
             raise self._error
-        return State.NOT_OURS
+        return self._answer
 
     def find(self, domain: str) -> Match:
         return Match(self.state(domain))
@@ -68,3 +71,29 @@ def test_a_fault_of_ours_is_answered_dunno_and_told() -> None:
     made, recorder = answerer(Table(RuntimeError("a fault")))
     assert made.answer([Request(recipient=b"anna@example.org")]) == [b"action=DUNNO\n\n"]
     assert recorder.events == [Trouble("internal error, answered DUNNO", "RuntimeError: a fault", "error")]
+
+
+def test_a_question_that_waits_for_postgresql_is_told_to_the_observers_when_it_is_answered() -> None:
+    asked: list[tuple[str, Callable[[Match], None]]] = []
+    recorder = Recorder()
+    pipeline = build_pipeline(loads(CONFIG), Table(answer=State.UNCONFIRMED))
+    made = Answerer(
+        pipeline, SettableClock(), recorder, lambda domain, resume: asked.append((domain, resume))
+    )
+    [owed] = made.answer([Request(recipient=b"x@new.example")])
+    assert isinstance(owed, Owed)
+    assert (owed.reply, recorder.events, made.debts.open) == (None, [], 1)
+    [(domain, resume)] = asked
+    resume(Match(State.NOT_OURS))
+    assert (domain, made.debts.open) == ("new.example", 0)
+    assert owed.reply == b"action=550 5.7.1 new.example: relay access denied\n\n"
+    assert [event.decision.verdict for event in recorder.events if isinstance(event, Decided)] == ["reject"]
+
+
+def test_without_anybody_to_ask_a_domain_that_is_unknown_here_gets_450() -> None:
+    made = Answerer(
+        build_pipeline(loads(CONFIG), Table(answer=State.UNCONFIRMED)), SettableClock(), Recorder()
+    )
+    [reply] = made.answer([Request(recipient=b"x@new.example")])
+    assert isinstance(reply, bytes)
+    assert reply.startswith(b"action=450 4.3.0 ")

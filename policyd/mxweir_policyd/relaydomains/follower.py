@@ -9,6 +9,7 @@ instant: the replica is always whole.
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -43,7 +44,9 @@ Tell = Callable[[Report | None], None]
 
 
 def main() -> None:
-    """Follow until stdin ends."""
+    """Follow until stdin ends. Signals to the whole service are for the daemon, which may want to drain."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     settings = Settings.of_line(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_stdin, daemon=True).start()
 

@@ -87,7 +87,7 @@ class Keeper:
         self._renewed.set()
         self.last = Report(Following.STARTING)
         if self._process is not None:
-            _order_to_stop(self._process)
+            _end(self._process)
 
     async def _live(self, lock: int) -> int:
         """One follower's life; returns its exit status. The lock is the follower's from now on."""
@@ -106,12 +106,13 @@ class Keeper:
             await self._listen(cast("asyncio.StreamReader", process.stdout))
             return await process.wait()
         except TimeoutError:
-            process.kill()
+            _end(process)
             return await process.wait()
         finally:
-            # Also when the daemon stops: a follower may end at any instant.
             self._process = None
-            _order_to_stop(process)
+            if process.returncode is None:  # the daemon stops
+                _end(process)
+                await process.wait()
 
     async def _listen(self, said: asyncio.StreamReader) -> None:
         """Until the follower ends; TimeoutError when it says nothing for so long that it must hang."""
@@ -153,7 +154,7 @@ def take_lock(directory: Path) -> int | None:
     return descriptor
 
 
-def _order_to_stop(process: asyncio.subprocess.Process) -> None:
-    """The end of its stdin is the order; a daemon that is killed gives it too."""
-    if process.stdin is not None:
-        process.stdin.close()
+def _end(process: asyncio.subprocess.Process) -> None:
+    """At whatever instant: the replica is always whole, and one that hangs would hear of nothing else."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()

@@ -176,3 +176,12 @@ def test_the_replica_is_read_after_a_restart_before_postgresql_was_heard(host: H
     host.start()
     assert (host.ask("one.example"), host.ask("foreign.example")) == ("DUNNO", "450")
     assert "not whole" not in host.log()
+
+
+def test_a_stop_of_the_whole_service_is_no_trouble_of_the_follower(host: Host) -> None:
+    pid = host.follower
+    host.child.send_group(signal.SIGTERM)
+    assert host.child.wait(PATIENCE) == 0
+    assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), PATIENCE)
+    assert not host.records(event="follower ended")
+    assert host.records(event="stopped")

@@ -39,7 +39,12 @@ async def kept(tmp_path: Path) -> AsyncIterator[Keeper]:
     task = asyncio.ensure_future(kept.run())
     await until(lambda: kept.last.state is Following.AWAY)
     yield kept
+    await ended(task)
+
+
+async def ended(task: "asyncio.Future[None]") -> None:
     task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def pid_of(kept: Keeper) -> int:
@@ -58,7 +63,7 @@ async def test_of_two_keepers_of_a_host_one_has_a_follower_and_the_other_takes_o
     os.kill(pid_of(kept), signal.SIGKILL)
     await until(lambda: second._process is not None or kept._process is not None)
     assert (second._process is None) != (kept._process is None)
-    task.cancel()
+    await ended(task)
 
 
 async def test_a_follower_that_is_killed_is_replaced(kept: Keeper) -> None:
@@ -78,7 +83,7 @@ async def test_a_follower_that_hangs_is_killed_and_replaced(
     os.kill(first, signal.SIGSTOP)
     await until(lambda: kept._process is not None and kept._process.pid != first)
     assert "follower ended" in whats(recorder.events)
-    task.cancel()
+    await ended(task)
 
 
 async def test_other_settings_start_another_follower_at_once_and_it_is_no_trouble(tmp_path: Path) -> None:
@@ -89,7 +94,7 @@ async def test_other_settings_start_another_follower_at_once_and_it_is_no_troubl
     kept.renew(Settings(str(tmp_path), 0.5, NOWHERE))
     await until(lambda: kept._process is not None and kept._process.pid != first)
     assert "follower ended" not in whats(recorder.events)
-    task.cancel()
+    await ended(task)
 
 
 async def test_the_password_is_in_no_argument_of_the_process(kept: Keeper) -> None:
