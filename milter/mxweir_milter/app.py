@@ -8,7 +8,6 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
@@ -66,13 +65,15 @@ def run(config: Config, path: Path) -> int:
     return status
 
 
-def build_policy(config: Config, tenant_of: Callable[[str], str]) -> Policy:
-    """What the sessions decide by; `tenant_of` gives the tenant of a folded domain, or ""."""
+def build_policy(config: Config, tenants: Tenants) -> Policy:
+    """What the sessions decide by."""
     milter = config.milter
+    if any(policy.tenant for policy in milter.policy):
+        tenants.open()
     return Policy(
         deadline=milter.deadline,
         max_scan_size=milter.max_scan_size,
-        treatments=treatments_of(milter, tenant_of),
+        treatments=treatments_of(milter, tenants.of),
         allowed=_allowed(config),
         skip=frozenset(milter.skip),
         mynetworks=config.keys.mynetworks,
@@ -101,7 +102,7 @@ class MilterDaemon:
         self._metrics = Metrics("milter")
         self._observe = tell_all(ScanMetrics(self._metrics).handlers(), self._log.handlers())
         self._tenants = Tenants(config.state_dir)
-        self._policy = build_policy(config, self._tenants.of)
+        self._policy = build_policy(config, self._tenants)
         self._room = Room(config.milter.max_memory)
         self._scanner = scanner.build(config.milter, self._observe)
         self._scans = 0
@@ -223,7 +224,7 @@ class MilterDaemon:
 
     def _read(self) -> tuple[Config, Policy]:
         config = load(self._path)
-        return config, build_policy(config, self._tenants.of)
+        return config, build_policy(config, self._tenants)
 
     def _take(self, config: Config, policy: Policy) -> None:
         # Made before anything changes: what fails here leaves all as it was.

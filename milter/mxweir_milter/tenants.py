@@ -7,18 +7,29 @@ from mxweir.domains.reader import DomainReader
 
 
 class Tenants:
-    """Reads the tables from any thread; the one that looks for new files must not close one that is read."""
+    """Reads the tables from any thread; the one that looks for new files must not close one that is read.
+
+    Nothing is opened before `open`: it takes a moment (the files are checked by
+    another process), and who names no tenant shall not depend on those files.
+    """
 
     def __init__(self, state_dir: Path) -> None:
-        self._reader = DomainReader(state_dir)
+        self._state_dir = state_dir
+        self._reader: DomainReader | None = None
         self._one_at_a_time = threading.Lock()
+
+    def open(self) -> None:
+        """Be ready to answer."""
+        if self._reader is None:
+            self._reader = DomainReader(self._state_dir)
 
     def of(self, domain: str) -> str:
         """The tenant of a folded domain; "" where it has none, or no table says so."""
         with self._one_at_a_time:
-            return self._reader.find(domain).tenant
+            return self._reader.find(domain).tenant if self._reader else ""
 
     def tick(self) -> None:
         """Look whether other files have come; call it every second or so."""
         with self._one_at_a_time:
-            self._reader.tick()
+            if self._reader is not None:
+                self._reader.tick()

@@ -1,4 +1,5 @@
 import lmdb
+import pytest
 
 from mxweir.domains.match import digest
 from mxweir.domains.reader import POSTGRES, RECORDS
@@ -15,14 +16,28 @@ def write(path, *records):
     environment.close()
 
 
-def test_without_a_table_nobody_has_a_tenant(tmp_path):
+@pytest.fixture
+def tenants(tmp_path):
+    made = Tenants(tmp_path)
+    made.open()
+    return made
+
+
+def test_nothing_is_opened_before_somebody_needs_it(tmp_path):
+    write(tmp_path / POSTGRES, Record("example.org", "", True, FROM_POSTGRES, True, "acme"))
     tenants = Tenants(tmp_path)
+    tenants.tick()
+    assert tenants.of("example.org") == ""
+    tenants.open()
+    assert tenants.of("example.org") == "acme"
+
+
+def test_without_a_table_nobody_has_a_tenant(tenants):
     tenants.tick()
     assert tenants.of("example.org") == ""
 
 
-def test_a_table_that_comes_later_tells_the_tenant_from_the_next_tick(tmp_path):
-    tenants = Tenants(tmp_path)
+def test_a_table_that_comes_later_tells_the_tenant_from_the_next_tick(tmp_path, tenants):
     write(tmp_path / POSTGRES, Record("example.org", "", True, FROM_POSTGRES, True, "acme"))
     tenants.tick()
     assert tenants.of("example.org") == "acme"
