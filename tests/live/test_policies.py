@@ -59,6 +59,7 @@ value = "198.51.100.0/24"
 [log]
 format = "json"
 """
+SUBJECT = b"Subject: Minutes\r\n"
 FRONTS = ["asyncio", "libmilter"]
 
 
@@ -99,10 +100,10 @@ def give_tenant(state: Path, domain: str, tenant: str) -> None:
 class Sent:
     """A message on its way, and what became of it."""
 
-    def __init__(self, mx: Stack, sender: str, recipients: Sequence[str], client: str, subject: str):
+    def __init__(self, mx: Stack, sender: str, recipients: Sequence[str], client: str, subject: bytes):
         self.mx, self.sender, self.id = mx, sender, new_message_id()
         with Client(mx.port, client) as session:
-            message = letter(message_id=self.id, subject=subject)
+            message = letter(message_id=self.id).replace(b"Subject: Minutes of Tuesday\r\n", subject)
             self.outcome: Outcome = session.send(sender, recipients, message)
 
     @property
@@ -116,25 +117,39 @@ class Sent:
 
 @pytest.fixture
 def send(mx: Stack, engine: HostileEngine, sender: str):
-    def send(score: float, *recipients: str, client: str = STRANGER, subject: str = "Minutes") -> Sent:
+    def send(score: float, *recipients: str, client: str = STRANGER, subject: bytes = SUBJECT) -> Sent:
         engine.settings.score = score
         return Sent(mx, sender, recipients, client, subject)
 
     return send
 
 
-def test_a_subject_gets_its_tag_and_stays_what_it_was(send) -> None:
-    subject = "=?utf-8?Q?Gr=C3=BC=C3=9Fe?=,\r\n from me"
-    delivery = send(7.0, "a@shown.example", subject=subject).arrived()
-    assert delivery.raw.count(b"\nSubject:") == 1
-    assert b"\nSubject: [SPAM] =?utf-8?Q?Gr=C3=BC=C3=9Fe?=,\n from me\nDate: " in delivery.raw
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"Subject: Minutes\r\n", b"Subject: [SPAM] Minutes\n"),
+        (b"SUBJECT:one\r\nSubject: two\r\n", b"Subject: [SPAM] one\nSubject: two\n"),
+        (
+            b"Subject: =?utf-8?Q?Gr=C3=BC=C3=9Fe?=,\r\n\tx\r\n",
+            b"Subject: [SPAM] =?utf-8?Q?Gr=C3=BC=C3=9Fe?=,\n\tx\n",
+        ),
+        ("Subject: Grüße\r\n".encode(), "Subject: [SPAM] Grüße\n".encode()),
+        (b"Subject: Gr\xfc\xdfe\r\n", b"Subject: [SPAM] =?unknown-8bit?B?R3L832U=?=\n"),
+        (b"Subject: [SPAM] Minutes\r\n", b"Subject: [SPAM] Minutes\n"),
+        (b"Subject:\r\n", b"Subject: [SPAM]\n"),
+    ],
+)
+def test_a_subject_gets_its_tag_where_it_stands_and_stays_what_it_was(
+    send, before: bytes, after: bytes
+) -> None:
+    delivery = send(7.0, "a@shown.example", subject=before).arrived()
+    assert b"\nTo: Anna <anna@example.org>\n" + after + b"Date: " in delivery.raw
     assert delivery.header("X-Spam-Flag") == "YES"
 
 
-def test_a_tagged_subject_is_not_tagged_again(send) -> None:
-    assert (
-        send(7.0, "a@shown.example", subject="[SPAM] Minutes").arrived().header("Subject") == "[SPAM] Minutes"
-    )
+def test_a_message_without_a_subject_gets_one_behind_our_fields(send) -> None:
+    delivery = send(7.0, "a@shown.example", subject=b"").arrived()
+    assert b"\nX-Spam-Scanner: mxweir spamd\nSubject: [SPAM]\n\n" in delivery.raw
 
 
 def test_no_other_recipients_subject_is_touched(send) -> None:
