@@ -10,7 +10,8 @@ messages a second through Postfix (milter), 200 simultaneous ends of message wit
 silent engine (burst), a message's time while nobody is asked (breakers), memory with
 200 large messages (large), minutes with engines that misbehave at random (soak).
 PostgreSQL: questions by hash beside an unindexed column, imports, fills (database;
-several minutes, and some GB below /var/tmp).
+several minutes, and some GB below /var/tmp). The table on this host: lookups as it
+grows, its import, Postfix's own tables (index; the same).
 What uses Postfix needs root and Debian's postfix, milter spamass-milter too. Prints
 Markdown. The exit status is 0 whatever the figures
 are, 1 when a run was not valid, 2 when something is missing.
@@ -29,6 +30,7 @@ from mxweir_bench import (
     breakers,
     burst,
     database,
+    index,
     large,
     mail,
     memory,
@@ -44,7 +46,19 @@ from mxweir_bench.load import InvalidRunError
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import LabError
 
-PARTS = ("rates", "memory", "mail", "milter", "burst", "breakers", "large", "soak", "database", "trouble")
+PARTS = (
+    "rates",
+    "memory",
+    "mail",
+    "milter",
+    "burst",
+    "breakers",
+    "large",
+    "soak",
+    "database",
+    "index",
+    "trouble",
+)
 
 
 def main() -> int:
@@ -78,7 +92,7 @@ def _options() -> argparse.Namespace:
     add("--seconds", type=float, default=3.0, help="length of a run (rates; default 3)")
     add("--rounds", type=int, default=5, help="(rates; mail has four times as many; default 5)")
     add("--minutes", type=float, default=3.0, help="length of the soak (default 3)")
-    add("--sizes", type=int, nargs="+", default=database.SIZES, help="(database; default up to 10000000)")
+    add("--sizes", type=int, nargs="+", default=database.SIZES, help="(database, index; up to 10000000)")
     add("--unix", action="store_true", help="unix sockets, not loopback TCP (rates, memory)")
     add("--json", type=Path, metavar="FILE", help="write all figures there, each single run among them")
     options = parser.parse_args()
@@ -102,6 +116,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> tuple[dict[str, An
         "large": lambda: large.part(directory),
         "soak": lambda: soak.part(directory, options.minutes),
         "database": lambda: database.part(options.sizes),
+        "index": lambda: index.part(options.sizes, rounds),
         "trouble": lambda: trouble.part(built, directory, seconds, 1_000 if options.quick else 100_000),
     }
     parts = {name: run[name]() for name in PARTS if name in (options.only or PARTS)}
