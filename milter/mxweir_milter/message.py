@@ -59,9 +59,10 @@ class Content:
         self._limit = limit
         self._room = room
         self._kept = 0
-        # Fields may be tiny and many, and each object costs fifty bytes; the body comes in large pieces.
+        # Not lists of pieces: tiny fields cost fifty bytes each, and the memory of pieces of 64 KiB, given
+        # back, stays with the process. One that has grown large goes back to the system.
         self._header = bytearray()
-        self._body: list[bytes] = []
+        self._body = bytearray()
 
     def add_header(self, name: bytes, value: bytes) -> None:
         """Keep one header field; `value` is all that stood after the colon, white space and folding included.
@@ -69,16 +70,15 @@ class Content:
         Whatever the value holds, it stays one field: a scanner shall not see a
         header that ends where the delivered one goes on.
         """
-        if b"\n" in value:
-            value = with_crlf(_LINE_THAT_IS_NO_FOLD.sub(b"\r\n\t", value))
-        field = _NOT_IN_A_HEADER_NAME.sub(b"?", name) + b":" + value + b"\r\n"
+        folded = with_crlf(_LINE_THAT_IS_NO_FOLD.sub(b"\r\n\t", value)) if b"\n" in value else value
+        field = _NOT_IN_A_HEADER_NAME.sub(b"?", name) + b":" + folded + b"\r\n"
         if self._has_room_for(field):
             self._header += field
 
     def add_body(self, piece: bytes) -> bool:
         """Keep a piece of the body; false when no further piece is wanted."""
         if self._has_room_for(piece):
-            self._body.append(piece)
+            self._body += piece
         return not (self.too_large or self.no_room)
 
     def together(self) -> bytes:
@@ -86,17 +86,15 @@ class Content:
 
         Not to be asked for when the message was too large or had no room.
         """
-        body = with_crlf(b"".join(self._body))
-        self._body.clear()
+        body = with_crlf(self._body)
         end = b"\r\n" if body and not body.endswith(b"\r\n") else b""
         whole = b"".join((self._header, b"\r\n", body, end))
-        self._header.clear()
+        self._header, self._body = bytearray(), bytearray()
         return whole
 
     def release(self) -> None:
         """The message is done with: its memory is for others."""
-        self._header.clear()
-        self._body.clear()
+        self._header, self._body = bytearray(), bytearray()
         self._room.give(self._kept)
         self._kept = 0
 
@@ -113,7 +111,7 @@ class Content:
         return True
 
 
-def with_crlf(data: bytes) -> bytes:
+def with_crlf(data: bytes | bytearray) -> bytes | bytearray:
     """End every line in CRLF."""
     if data.count(b"\n") == data.count(b"\r\n"):
         return data

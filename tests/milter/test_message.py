@@ -79,7 +79,7 @@ def test_above_the_limit_nothing_more_is_wanted_or_kept():
     assert not content.add_body(b"b")
     assert content.too_large
     assert content.size == 12
-    assert (content._header, content._body) == (b"", [])
+    assert (content._header, content._body) == (b"", b"")
 
 
 def test_headers_alone_can_be_too_large():
@@ -118,4 +118,4 @@ def test_what_is_put_together_is_not_kept_twice():
     content.add_header(b"A", b" b")
     content.add_body(b"text\r\n")
     assert content.together() == b"A: b\r\n\r\ntext\r\n"
-    assert (content._header, content._body) == (b"", [])
+    assert (content._header, content._body) == (b"", b"")
