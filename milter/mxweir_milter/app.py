@@ -101,7 +101,7 @@ class MilterDaemon:
         )
         self._metrics = Metrics("milter")
         self._observe = tell_all(ScanMetrics(self._metrics).handlers(), self._log.handlers())
-        self._tenants = Tenants(config.state_dir)
+        self._tenants = Tenants(config.state_dir, self._observe)
         self._policy = build_policy(config, self._tenants)
         self._room = Room(config.milter.max_memory)
         self._scanner = scanner.build(config.milter, self._observe)

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 from mxweir.domains.reader import DomainReader
+from mxweir.events import Observer, Trouble
 
 
 class Tenants:
@@ -13,8 +14,10 @@ class Tenants:
     another process), and who names no tenant shall not depend on those files.
     """
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, observe: Observer) -> None:
         self._state_dir = state_dir
+        self._observe = observe
+        self._failed: set[Path] = set()
         self._reader: DomainReader | None = None
         self._one_at_a_time = threading.Lock()
 
@@ -31,5 +34,11 @@ class Tenants:
     def tick(self) -> None:
         """Look whether other files have come; call it every second or so."""
         with self._one_at_a_time:
-            if self._reader is not None:
-                self._reader.tick()
+            if self._reader is None:
+                return
+            self._reader.tick()
+            failed = {table.path for table in (self._reader.postgres, self._reader.here) if table.failed}
+        for path in failed - self._failed:
+            detail = f"{path}: damaged or unreadable; its domains have no tenant until it is mended"
+            self._observe(Trouble("tenants not read", detail))
+        self._failed = failed
