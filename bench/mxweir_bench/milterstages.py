@@ -38,6 +38,7 @@ from mxweir_milter.message import Message
 from mxweir_milter.received import prologue
 from mxweir_milter.room import Room
 from mxweir_milter.session import Session, Wanted
+from mxweir_milter.tenants import Tenants
 from mxweir_milter.verdict import Scored
 
 _PASSES, _MESSAGES = 5, 500
@@ -120,7 +121,8 @@ def markdown(inside: dict[str, Costs], outside: dict[str, Costs]) -> str:
 async def in_process(engine: Unix, directory: Path, size: int) -> Costs:
     """Each stage by itself."""
     config = _config(engine, directory)
-    policy, room = build_policy(config, lambda _: ""), Room(config.milter.max_memory)
+    policy = build_policy(config, Tenants(config.state_dir, lambda _: None))
+    room = Room(config.milter.max_memory)
     talk = Conversation(lambda: Session(lambda: policy, system_clock(), monotonic, room))
     await talk.record(size)
     message = talk.wanted.message
