@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mxweir_milter.facts import Client, Envelope, Tls
-from mxweir_milter.received import prologue, protocol, received
+from mxweir_milter.received import _date, prologue, protocol, received
 from mxweir_milter.testing import CLIENT, ENVELOPE
 
 NOON = 1_800_000_000.0
@@ -50,9 +50,11 @@ def scanned(client, envelope):
 def central_europe(monkeypatch):
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
+    _date.cache_clear()
     yield
     monkeypatch.undo()
     time.tzset()
+    _date.cache_clear()
 
 
 def test_received_has_the_form_that_postfix_gives_it():
