@@ -30,7 +30,7 @@ def block(start: str) -> str:
 @pytest.fixture
 def request_() -> Request:
     (request,) = RequestReader().feed(block("request=smtpd_access_policy").encode())
-    return request
+    return Request(*request)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 from mxweir.access import Entry
 from mxweir.config import LimitRule
 from mxweir.config import readers as read
+from mxweir.events import PASS
 from mxweir.facts import Folder
 from mxweir.ratelimit.limits import Limit, Refusal
 from mxweir_milter import changes
@@ -40,7 +41,7 @@ def policy_replies() -> set[str]:
     entry = Entry(0, False, "sender", "s@example.org", "", 0.0)
     kinds = [("recipient", ""), ("sender", ""), ("sender_org", "sender_domain")]
     return {
-        decision.PASS.reply,
+        PASS.reply,
         decision.blocked(entry).reply,
         decision.relay_denied("elsewhere.example").reply,
         decision.relay_denied("not a name").reply,

@@ -10,7 +10,7 @@ from mxweir_ops.demonstration import Scene, Shown
 from mxweir_ops.lab import process
 from mxweir_ops.lab.client import Reply
 
-ACCEPTED = Scene("accepted", "bert@sender.example", "anna@example.org", 250)
+ACCEPTED = Scene("accepted", "bert@sender.example", "anna@example.org", 250, "milter")
 SCAN = {"event": "scan", "outcome": "ham", "score": 1.3, "symbols": "A,B", "reason": ""}
 
 
