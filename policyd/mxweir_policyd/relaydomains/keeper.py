@@ -29,7 +29,6 @@ _SILENT = 60.0
 """Seconds more than a query may take, after which a follower that says nothing is taken for hung."""
 
 _EVENTS: dict[Following, Callable[[], Event]] = {
-    Following.FILLING: lambda: notice("relay domains are being filled"),
     Following.FOLLOWING: lambda: notice("relay domains follow PostgreSQL"),
     Following.FROZEN: lambda: warning("relay domains are frozen"),
 }
@@ -130,6 +129,8 @@ class Keeper:
             self._observe(TROUBLES[report.trouble](report.detail))
         elif report.state is not former.state and report.state in _EVENTS:
             self._observe(_EVENTS[report.state]())
+        if report.state is Following.FILLING and _tenths(report) != _tenths(former):
+            self._observe(notice("relay domains are being filled", done=f"{report.share:.0%}"))
         if report.changed or report.lost:
             self.lag = report.lag
             self._observe(notice("relay domains changed", changed=report.changed, lost=report.lost))
@@ -138,6 +139,11 @@ class Keeper:
             self._observe(
                 Trouble("relay domains refused to shrink", f"{report.held} would go; {hint}", "error")
             )
+
+
+def _tenths(report: Report) -> int:
+    """How many tenths of a first fill are done; -1 where none is going on."""
+    return int(report.share * 10) if report.state is Following.FILLING else -1
 
 
 def take_lock(directory: Path) -> int | None:

@@ -148,3 +148,12 @@ def test_settings_and_reports_go_through_a_pipe_as_lines() -> None:
     report = Report(Following.FILLING, share=0.5, detail="a\nb")
     assert report.line().count("\n") == 1
     assert Report.of_line(report.line().encode()) == report
+
+
+async def test_a_first_fill_is_told_at_each_tenth(tmp_path: Path) -> None:
+    kept, recorder = made(tmp_path)
+    for step in range(101):
+        kept._take(Report(Following.FILLING, share=step / 100))
+    kept._take(Report(Following.FOLLOWING))
+    told = [event.fields["done"] for event in recorder.events if isinstance(event, Notice) and event.fields]
+    assert told == ["0%", *(f"{tenth}0%" for tenth in range(1, 11))]
