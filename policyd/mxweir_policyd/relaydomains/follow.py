@@ -121,7 +121,9 @@ class Follower:
             changed += self._mirror.apply(batch, self._max_shrink, settle=False).changed
             batch = following
         seen = progress.seen if progress.behind else now
-        applied = self._mirror.apply(batch, self._max_shrink, point=point, seen=seen)
+        # What a comparison finds after a lost point is weighed together at its end, and not as it comes.
+        settle = not progress.behind
+        applied = self._mirror.apply(batch, self._max_shrink, settle, point=point, seen=seen)
         return applied._replace(changed=applied.changed + changed)
 
     def _mend(self, after: bytes, end: bytes) -> Applied:

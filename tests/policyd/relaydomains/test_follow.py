@@ -247,6 +247,25 @@ def test_a_table_that_shrinks_too_much_leaves_the_replica_as_it_is(mirror: Mirro
     assert content(mirror) == table.rows
 
 
+def test_losses_that_a_comparison_finds_are_weighed_at_its_end_whatever_changes_meanwhile(
+    mirror: Mirror,
+) -> None:
+    table = Table(40)
+    bring_up(mirror, table)
+    before = content(mirror)
+    for number in range(20):
+        table.remove(number)
+    table.forget()
+    follow = follower(mirror, table)
+    for number in range(40):
+        follow.catch_up()
+        table.put(1000 + number)
+        if follow.compare() is None:
+            break
+    assert before.items() <= content(mirror).items()
+    assert mirror.progress().held == 20
+
+
 def test_after_a_refused_shrink_the_next_comparison_still_weighs_against_what_there_was(
     mirror: Mirror,
 ) -> None:
