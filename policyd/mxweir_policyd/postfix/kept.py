@@ -37,16 +37,18 @@ class KeptTables:
         backoff = Backoff()
         while True:
             self._renewed.clear()
-            self.last = Report()
             if self._settings is None:
                 await self._renewed.wait()
                 continue
             status = await self._live(self._settings)
+            self.last = Report()
             if not self._renewed.is_set():
                 what = f"its keeper ended with status {status}; started again"
                 self._observe(Trouble("Postfix tables not kept", what, "error"))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._renewed.wait(), backoff.failed(random()))  # noqa: S311
+                    # Not wait_for: before Python 3.12 it may swallow an order to stop.
+                    async with asyncio.timeout(backoff.failed(random())):  # noqa: S311 - no secret
+                        await self._renewed.wait()
 
     def renew(self, settings: Settings | None) -> None:
         """Go on with other settings."""
