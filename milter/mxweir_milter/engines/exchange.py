@@ -65,20 +65,30 @@ class Route:
 async def _unix(path: str, made: "Callable[[], asyncio.Protocol]") -> asyncio.Transport:
     """Connect to a unix socket, which happens at once or not at all (Linux unix(7)).
 
-    The event loop would take EAGAIN, a full backlog, for a connection on its way
-    and then for one that is there.
+    asyncio takes EAGAIN, a full backlog, for a connection on its way and then for
+    one that is there: it is given a socket that is connected. uvloop is not. It
+    would close the descriptor behind the socket object's back where a connection
+    breaks off in its first turn, and the garbage collector would close it once
+    more, when it may be another one's.
     """
+    loop = asyncio.get_running_loop()
+    try:
+        if isinstance(loop, asyncio.SelectorEventLoop):
+            return (await loop.create_unix_connection(made, sock=_connected(path)))[0]
+        return (await loop.create_unix_connection(made, path))[0]
+    except BlockingIOError:
+        raise EngineError(Reason.UNREACHABLE, "it accepts no connections: its backlog is full") from None
+
+
+def _connected(path: str) -> socket.socket:
     client = socket.socket(socket.AF_UNIX)
     try:
         client.setblocking(False)
         client.connect(path)
-    except BlockingIOError:
-        client.close()
-        raise EngineError(Reason.UNREACHABLE, "it accepts no connections: its backlog is full") from None
     except BaseException:
         client.close()
         raise
-    return (await asyncio.get_running_loop().create_unix_connection(made, sock=client))[0]
+    return client
 
 
 async def exchange(route: Route, request: Sequence[bytes], reader: Reader, *, half_close: bool) -> Scored:

@@ -1,6 +1,7 @@
 """Both clients against engines that misbehave, each in one way; and what a scan leaves behind."""
 
 import asyncio
+import gc
 import socket
 import ssl
 import subprocess
@@ -167,6 +168,18 @@ async def test_of_several_addresses_of_a_name_the_next_is_tried(protocol, place)
     with HostileEngine(protocol, at, Manner.PROMPT):
         result, _ = await result_of(client(protocol, Inet("engine.example", at.port), names), 60.0)
         assert result.score == 0.1
+
+
+async def test_a_connection_that_breaks_off_at_once_leaves_no_descriptor_to_be_closed_twice(protocol, place):
+    """As an object that still believes to own one would do when it is collected: a warning fails the test."""
+    at = Unix(str(place / "engine"))
+    with HostileEngine(protocol, at, Manner.CLOSING) as engine:
+        for manner in (Manner.CLOSING, Manner.RESETTING):
+            engine.manner = manner
+            made = Scanner([pool(client(protocol, at))], lambda _: None)
+            scans = [made.scan(message(), Deadline.after(60)) for _ in range(100)]
+            assert {type(result) for result in await asyncio.gather(*scans)} == {Failed}
+            gc.collect()
 
 
 # Ten thousand
