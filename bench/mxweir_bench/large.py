@@ -20,6 +20,9 @@ from mxweir_bench.report import Part, at_most, table
 from mxweir_ops.lab.hostile import HostileEngine, Manner
 
 CONNECTIONS, BYTES = 200, 20_000_000
+DEADLINE = 8.0
+"""Seconds, as shipped."""
+
 _MOST_TOGETHER = 256
 """MiB, the shipped `milter.max_memory`."""
 
@@ -62,16 +65,17 @@ def part(directory: Path) -> Part:
     text = f"""\
 ## Memory with large messages
 
-{CONNECTIONS} connections that each send {BYTES // 10**6} MB at the same time, silent engine, deadline 8 s.
-All messages together may take {_MOST_TOGETHER} MiB (`max_memory`).
+{CONNECTIONS} connections that each send {BYTES // 10**6} MB at the same time, silent engine, deadline
+{DEADLINE:g} s. All messages together may take {_MOST_TOGETHER} MiB (`max_memory`), and some a second time
+while they are put together.
 
 {shown}"""
-    targets = [
-        at_most(
-            f"{CONNECTIONS} × 20 MB, {row.case}: memory, grown by", row.peak - row.rest, _MOST_TOGETHER, "MiB"
-        )
-        for row in rows
-    ]
+    targets = []
+    for row in rows:
+        what = f"{CONNECTIONS} × 20 MB, {row.case}"
+        targets.append(at_most(f"{what}: memory, grown by", row.peak - row.rest, 2 * _MOST_TOGETHER, "MiB"))
+        late = 1000 * (row.slowest - DEADLINE)
+        targets.append(at_most(f"{what}: slowest answer, over the deadline", late, 100, "ms"))
     return Part([asdict(row) for row in rows], text, targets)
 
 

@@ -166,6 +166,9 @@ class MilterDaemon:
         gauge("mxweir_milter_held_bytes", "Content of messages in hand.", [], lambda: [((), self._room.used)])
         gauges.add(self._metrics, lambda: self._scanner)
         gauge("mxweir_milter_threads", "Threads, libmilter's included.", [], lambda: [((), _threads())])
+        loop = asyncio.get_running_loop()
+        text = "Tasks of the event loop, one a scan under way among them."
+        gauge("mxweir_milter_tasks", text, [], lambda: [((), len(asyncio.all_tasks(loop)))])
 
     def _say_started(self) -> None:
         self._not_ready = ""
