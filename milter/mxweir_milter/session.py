@@ -197,16 +197,20 @@ class Session:
         return Wanted(message, Deadline.after(transaction.policy.deadline, self._monotonic))
 
     def conclude(self, result: Result) -> Concluded:
-        """The answer for the message that ended, by its scan's result."""
+        """The answer for the message that ended, by its scan's result.
+
+        Should it raise, the message is still in hand, and can be concluded in another way.
+        """
         transaction = self._current()
-        self._done()
         treatments = transaction.treatments or {transaction.policy.treatments.default}
         mildest, overruled = decide(result, treatments)
         answer = changes.answer(
             mildest, result, transaction.forged, transaction.subject, transaction.queue_id
         )
         event = self._event(transaction, answer, mildest.outcome, result)
-        return Concluded(answer, _with_policy(event, mildest, overruled))
+        concluded = Concluded(answer, _with_policy(event, mildest, overruled))
+        self._done()
+        return concluded
 
     def abort(self) -> None:
         """The message will not be completed, or the session is over."""

@@ -14,7 +14,7 @@ same bytes.
 
 import base64
 import re
-from email.errors import HeaderParseError
+from email.errors import MessageError
 from email.header import decode_header, make_header
 
 _LINE = 76
@@ -64,5 +64,5 @@ def _shown(text: str) -> str:
     beginning = text[:_LOOKED_AT]
     try:
         return str(make_header(decode_header(beginning)))
-    except (HeaderParseError, LookupError, ValueError):
+    except (MessageError, LookupError, ValueError):
         return beginning

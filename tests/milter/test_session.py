@@ -312,6 +312,26 @@ def test_after_a_fault_of_ours_the_message_is_not_scanned():
     assert concluded.event.reason == "internal error"
 
 
+def test_after_a_fault_at_its_answer_a_message_is_still_its_recipients_and_its_forged_fields_go(monkeypatch):
+    def boom(*_):
+        raise RuntimeError("boom")
+
+    setting = Setting(treatments=TREATMENTS)
+    setting.envelope(recipients=(b"<b@mild.example>",))
+    setting.content(headers=((b"X-Spam-Flag", b" NO"),))
+    with monkeypatch.context() as patch:
+        patch.setattr("mxweir_milter.changes.number", boom)
+        with pytest.raises(RuntimeError):
+            setting.session.conclude(score(1.0))
+    concluded = setting.session.conclude(Failed(Reason.INTERNAL))
+    answer, event = concluded.answer, concluded.event
+    assert (event.queue_id, event.sender, event.recipients) == ("4XyZ1", "a@sender.example", 1)
+    assert event.policy == "mild"
+    assert answer.remove == (("x-spam-flag", 1),)
+    assert not setting.session.in_message
+    assert setting.room.used == 0
+
+
 def test_a_fault_belongs_to_one_message():
     setting = Setting()
     setting.envelope()

@@ -34,6 +34,7 @@ def shown(value: str) -> str:
         (b" Buy\nBcc: everybody@example.org", "[SPAM] Buy\n\tBcc: everybody@example.org"),
         (b" =?broken?X?%%?=", "[SPAM] =?broken?X?%%?="),
         (b" =?utf-8?B?A?=", "[SPAM] =?utf-8?B?A?="),
+        (" =?ü?Q?a?=".encode(), "[SPAM] =?ü?Q?a?="),
     ],
 )
 def test_the_tag_goes_before_what_stood_there(original, value):

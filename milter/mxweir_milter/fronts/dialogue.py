@@ -121,6 +121,7 @@ class Dialogue:
             concluded = self._session.conclude(Failed(Reason.INTERNAL))
         except Exception as again:  # noqa: BLE001
             self._fault("end of message", again)
+            self.close()
             return Spoken(replies.ACCEPT, None)
         return self._spoken(concluded)
 
@@ -134,7 +135,7 @@ class Dialogue:
             self.unheard(event)
 
     def close(self) -> None:
-        """The connection is gone."""
+        """Keep nothing of a message in hand: the connection is gone, or all else has failed."""
         with contextlib.suppress(Exception):
             self._session.abort()
 

@@ -275,7 +275,11 @@ class LibmilterFront:
         return self._step(ctx, "abort", step)
 
     def _close(self, ctx: Context) -> int:
-        self._peers.discard(cast("_Peer", ctx.getpriv()))
+        peer = cast("_Peer | None", ctx.getpriv())
+        if peer is not None:
+            self._peers.discard(peer)
+            with contextlib.suppress(Exception):
+                peer.session.abort()
         ctx.setpriv(None)
         return Milter.CONTINUE
 

@@ -244,7 +244,10 @@ def test_even_a_session_that_cannot_conclude_does_not_cost_the_message(monkeypat
 
     for name in ("end", "conclude", step):
         monkeypatch.setattr(Session, name, boom)
-    assert Mail().send() == [(b"a", b"")]
+    mail = Mail()
+    assert mail.send() == [(b"a", b"")]
+    assert not mail.dialogue.in_message
+    assert mail.room.used == 0
 
 
 def test_an_answer_that_cannot_be_put_into_packets_does_not_cost_the_message():
