@@ -163,11 +163,7 @@ class Session:
         """All recipients are known; an answer now means that the message itself is of no interest."""
         transaction = self._current()
         transaction.queue_id = macros.get("i", "") or transaction.queue_id
-        why = self._passed_over(transaction)
-        if not why:
-            return None
-        self._done()
-        return Concluded(Answer(), self._event(transaction, Answer(), Outcome.SKIPPED, reason=why))
+        return self._let_by(transaction)
 
     def header(self, name: bytes, value: bytes) -> None:
         """One header field; `value` is all that stood after the colon."""
@@ -186,6 +182,9 @@ class Session:
         transaction = self._current()
         transaction.ended = self._monotonic()
         transaction.queue_id = macros.get("i", "") or transaction.queue_id
+        # Versions 2 and 3 of the protocol have no DATA.
+        if concluded := self._let_by(transaction):
+            return concluded
         if transaction.forged.too_many:
             self._done()
             answer = changes.too_many()
@@ -235,6 +234,14 @@ class Session:
         if self._transaction is None:
             self._transaction = self._begin()
         return self._transaction
+
+    def _let_by(self, transaction: _Transaction) -> Concluded | None:
+        """Be done with a message that is not looked at; None for one that is."""
+        why = self._passed_over(transaction)
+        if not why:
+            return None
+        self._done()
+        return Concluded(Answer(), self._event(transaction, Answer(), Outcome.SKIPPED, reason=why))
 
     def _passed_over(self, transaction: _Transaction) -> str:
         """Why this message is not looked at; "" when it is."""

@@ -9,6 +9,7 @@ from mxweir.config import loads
 from mxweir.facts import Folder
 from mxweir.testing import SettableClock
 from mxweir_milter.allow import Allowed
+from mxweir_milter.changes import Answer
 from mxweir_milter.policy import Rule, Treatment, Treatments
 from mxweir_milter.room import Room
 from mxweir_milter.session import Concluded, Policy, Session, Wanted
@@ -143,6 +144,16 @@ def test_mail_of_our_networks_and_users_is_passed_over(address, macros, skipped)
         assert (concluded.event.outcome, concluded.event.reason) == ("skipped", skipped)
         assert concluded.event.queue_id == "4XyZ1"
         assert (concluded.answer.add, concluded.answer.remove) == ((), ())
+
+
+def test_mail_is_passed_over_at_its_end_where_the_mail_server_does_not_tell_of_data():
+    setting = Setting()
+    setting.envelope(macros={"{auth_authen}": "bob"})
+    concluded = setting.content(headers=((b"X-Spam-Flag", b" NO"),))
+    assert isinstance(concluded, Concluded)
+    assert (concluded.event.outcome, concluded.event.reason) == ("skipped", "authenticated")
+    assert concluded.answer == Answer()
+    assert setting.room.used == 0
 
 
 def test_nothing_is_passed_over_when_the_configuration_names_nothing():
