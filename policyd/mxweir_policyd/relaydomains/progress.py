@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 
 Point = tuple[str, str, float]
-"""Where a source stood: in which cluster, at which mark of its own, seconds since the epoch."""
+"""Where a source stood: which table it is, at which mark of its own, seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,15 @@ OVERLAP = "15 minutes"
 
 _MIDDLE = b"\x7f" * 32
 
+# Of a primary, that which it writes on: the last checkpoint is of the former one for minutes after a
+# failover, and meanwhile transaction ids that were lost with it are given again.
+_TIMELINE = """CASE WHEN pg_is_in_recovery() THEN timeline_id
+    ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END"""
+
+# Another database of the same cluster, a view in place of a table, a table that was dropped and restored: a
+# mark of the one says nothing of the other.
+_TABLE_OF = "(SELECT oid FROM pg_database WHERE datname = current_database()), '{}'::regclass::oid"
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -89,7 +98,7 @@ class Queries:
     digest: Query
     """(count, checksum, last hash in hexadecimal) of the next RANGE rows behind `after`."""
     point: Query
-    """(identity, mark): where the table stands now; `changed` and `removed` go on from the mark."""
+    """(identity, mark, time): which table, and where it stands; `changed` and `removed` go on there."""
     changed: Query
     """(hash, stored, mark) of rows that changed, in the order of marks, from behind (`mark`, `after`)."""
     removed: Query | None
@@ -137,7 +146,8 @@ FROM (SELECT hash, {_STORED} AS stored FROM {source}
 
 def _point(view: str) -> Query:
     mark = f"(now() - interval '{OVERLAP}')" if view else "pg_snapshot_xmin(pg_current_snapshot())"
-    text = f"""SELECT system_identifier || '/' || timeline_id, {mark}::text, extract(epoch FROM now())::float8
+    text = f"""SELECT concat_ws('/', system_identifier, {_TIMELINE}, {_TABLE_OF.format(view or TABLE)}),
+    {mark}::text, extract(epoch FROM now())::float8
 FROM pg_control_system(), pg_control_checkpoint()"""
     return Query("point", text, 1, {})
 
@@ -150,8 +160,10 @@ ORDER BY version, hash LIMIT {BATCH}"""
 
 
 def _changed_by_time(source: str) -> Query:
+    # A row without a name has no hash; the comparison by pairs alone would give it.
     text = f"""SELECT hash, {_STORED}, changed::text AS mark FROM {source}
-WHERE (changed, hash) > (%(mark)s::timestamptz, %(after)s) ORDER BY changed, hash LIMIT {BATCH}"""
+WHERE (changed, hash) > (%(mark)s::timestamptz, %(after)s) AND hash IS NOT NULL
+ORDER BY changed, hash LIMIT {BATCH}"""
     return Query("changed", text, BATCH, {"mark": "2000-01-01", "after": _MIDDLE})
 
 

@@ -1,5 +1,6 @@
 """A replica that does as the source says ends with what the table has, whatever happens meanwhile."""
 
+import contextlib
 import hashlib
 import time
 
@@ -10,8 +11,10 @@ from mxweir.config.sections import Postgres
 from mxweir.domains.match import digest
 from mxweir.domains.record import FROM_POSTGRES, Record
 from mxweir_ops.lab.place import temporary_directory
-from mxweir_ops.lab.postgresql import PostgreSQL
+from mxweir_ops.lab.postgresql import PostgreSQL, Standby
+from mxweir_ops.lab.process import wait_until
 from mxweir_policyd.relaydomains import queries
+from mxweir_policyd.relaydomains.migrate import migrate
 from mxweir_policyd.relaydomains.queries import LAST
 from mxweir_policyd.relaydomains.sources import postgres as module
 from mxweir_policyd.relaydomains.sources.postgres import Point, PointLostError, Source, SourceError
@@ -40,6 +43,11 @@ def names(count: int) -> list[str]:
 
 def filled(source: Source, after=b"") -> list[tuple[bytes, bytes]]:
     return [row for batch in source.fill(after) for row in batch]
+
+
+def point_of(server: PostgreSQL) -> Point:
+    with contextlib.closing(Source(Postgres(dsn=server.dsn()))) as source:
+        return source.point()
 
 
 def apply(source: Source, replica, since) -> Point:
@@ -173,7 +181,7 @@ def test_rows_from_another_clusters_backup_are_not_changes_of_this_one(connectio
 @pytest.mark.parametrize(
     ("since", "why"),
     [
-        ({"identity": "other/1"}, "the cluster is another one"),
+        ({"identity": "other/1"}, "the table is another one"),
         ({"mark": "99999999"}, "the cluster was set back"),
         ({"at": time.time() - 31 * 86_400}, "too long ago"),
     ],
@@ -181,6 +189,50 @@ def test_rows_from_another_clusters_backup_are_not_changes_of_this_one(connectio
 def test_a_point_that_says_nothing_here_is_lost(source, since, why):
     with pytest.raises(PointLostError, match=why):
         list(source.changes(source.point()._replace(**since)))
+
+
+def test_a_point_of_another_table_is_lost(postgresql, connection, settings, source):
+    """Transaction ids are those of the whole cluster: by them alone, nothing would ever have changed."""
+    add(connection, "a.example")
+    point = source.point()
+    connection.execute("CREATE VIEW public.mine AS SELECT * FROM mxweir.domains")
+    other = postgresql.dsn(postgresql.new_database())
+    with psycopg.connect(other, autocommit=True) as there:
+        migrate(there, create=True)
+    for elsewhere in (Postgres(dsn=settings.dsn, view="public.mine"), Postgres(dsn=other)):
+        with contextlib.closing(Source(elsewhere)) as second:
+            for since, asked in ((point, second), (second.point(), source)):
+                with pytest.raises(PointLostError, match="the table is another one"):
+                    list(asked.changes(since))
+    assert list(source.changes(point)) == []
+    connection.execute("DROP SCHEMA mxweir CASCADE")
+    migrate(connection, create=True)
+    with pytest.raises(PointLostError, match="the table is another one"):
+        list(source.changes(point))
+
+
+def test_after_a_failover_a_point_is_lost_at_once_however_many_transactions_have_come_since():
+    """The last checkpoint is that of the former primary for minutes, and transaction ids are given twice."""
+    with (
+        temporary_directory() as directory,
+        PostgreSQL(directory) as server,
+        Standby(directory, server) as standby,
+    ):
+        with psycopg.connect(server.dsn(), autocommit=True) as primary:
+            migrate(primary, create=True)
+            assert wait_until(standby.caught_up, 30.0)
+            standby.execute("SELECT pg_wal_replay_pause()")
+            add(primary, *names(10))
+            point = point_of(server)
+        server.kill()
+        standby.promote()
+        with psycopg.connect(standby.dsn(), autocommit=True) as promoted:
+            add(promoted, *(f"new{number}.example" for number in range(30)))
+        with (
+            contextlib.closing(Source(Postgres(dsn=standby.dsn()))) as source,
+            pytest.raises(PointLostError, match="the table is another one"),
+        ):
+            list(source.changes(point))
 
 
 def test_a_change_pokes_and_many_poke_once(connection, source):

@@ -10,8 +10,9 @@ import pytest
 from mxweir.config.sections import Postgres
 from mxweir.domains.match import digest
 from mxweir.domains.record import FROM_POSTGRES, Record
-from mxweir_ops.lab.host import Host
+from mxweir_ops.lab.host import PATIENCE, Host
 from mxweir_ops.lab.place import temporary_directory
+from mxweir_ops.lab.process import wait_until
 from mxweir_policyd.relaydomains.audit import audit
 from mxweir_policyd.relaydomains.queries import LAST, queries
 from mxweir_policyd.relaydomains.sources.postgres import Source
@@ -92,3 +93,27 @@ def test_a_daemon_follows_it(customer: psycopg.Connection, settings: Postgres):
         ]
         customer.execute("INSERT INTO customers.domains (domain) VALUES ('new.example')")
         assert host.comes_to("DUNNO", "new.example")
+
+
+def test_a_row_without_a_name_is_no_domain_and_keeps_none_away(
+    customer: psycopg.Connection, settings: Postgres
+):
+    customer.execute("INSERT INTO customers.domains (domain) VALUES (NULL)")
+    with temporary_directory() as directory, Host(directory, settings.dsn, f'view = "{VIEW}"') as host:
+        assert host.follows()
+        customer.execute("INSERT INTO customers.domains (domain) VALUES ('new.example'), (NULL)")
+        assert wait_until(lambda: len(host.content()) == 4, PATIENCE)
+        assert not host.records(event="follower ended")
+
+
+def test_a_view_in_place_of_the_table_is_followed_after_a_reload_and_the_table_again(
+    customer: psycopg.Connection, settings: Postgres
+):
+    customer.execute("INSERT INTO mxweir.domains (name) VALUES ('ours.example')")
+    with temporary_directory() as directory, Host(directory, settings.dsn) as host:
+        assert host.follows()
+        for postgres, count in ((f'view = "{VIEW}"', 3), ("", 1)):
+            host.configure(settings.dsn, postgres, 'max_shrink = "100%"')
+            host.reload()
+            assert wait_until(lambda expected=count: len(host.content()) == expected, PATIENCE)  # type: ignore[misc]
+        assert not host.records(event="follower ended")

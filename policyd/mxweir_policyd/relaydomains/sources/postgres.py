@@ -46,14 +46,14 @@ class SourceError(ServiceError):
 
 
 class PointLostError(SourceError):
-    """Changes since a point cannot be told: another cluster, one that was set back, or too long ago.
+    """Changes since a point cannot be told: another table or cluster, one that was set back, or too long ago.
 
     Only a full verify or a new fill brings the replica up to date.
     """
 
 
 class Point(NamedTuple):
-    """Where the table stood: in which cluster, what was not committed yet, seconds since the epoch."""
+    """Where the table stood: which one it is, what was not committed yet, seconds since the epoch."""
 
     identity: str
     mark: str
@@ -146,7 +146,7 @@ class Source:
     def _check(self, since: Point) -> None:
         now = self.point()
         if now.identity != since.identity:
-            raise PointLostError(f"the cluster is another one: {since.identity} became {now.identity}")
+            raise PointLostError(f"the table is another one: {since.identity} became {now.identity}")
         if now.at - since.at > REMEMBERED:
             raise PointLostError("the last look was too long ago: what was removed since is forgotten")
         if self._queries.removed is not None and int(now.mark) < int(since.mark):
