@@ -99,11 +99,20 @@ async def exchange(route: Route, request: Sequence[bytes], reader: Reader, *, ha
     answer: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
     # An error that nobody waits for any more is none to complain about.
     answer.add_done_callback(lambda done: done.cancelled() or done.exception())
-    transport = await route.connect(lambda: _Exchange(request, answer, reader, half_close))
+    made: list[_Exchange] = []
+
+    def make() -> asyncio.Protocol:
+        made.append(_Exchange(request, answer, reader, half_close))
+        return made[-1]
+
     try:
+        await route.connect(make)
         return await answer
     finally:
-        transport.abort()
+        # Cancelled in the moment in which a connection was made, the event loop closes it by itself, but not
+        # before all is sent: never, where nobody reads.
+        for each in made:
+            each.abort()
 
 
 class _Exchange(asyncio.Protocol):
@@ -115,6 +124,11 @@ class _Exchange(asyncio.Protocol):
         self._reader = reader
         self._half_close = half_close
         self._transport: asyncio.Transport | None = None
+
+    def abort(self) -> None:
+        """Close the connection, if there is one, and drop what was not yet sent."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = sender = cast("asyncio.Transport", transport)

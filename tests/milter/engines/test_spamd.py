@@ -177,3 +177,28 @@ async def test_a_cancelled_scan_drops_what_was_not_yet_sent(serve):
     cancelled.set()
     await server.done()
     assert len(server.received) < 10**7
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_scan_cancelled_while_its_connection_is_made_drops_what_was_not_yet_sent(tmp_path, turns):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "spamd.sock"))
+        listener.listen()
+        scan = asyncio.create_task(spamd(Unix(str(tmp_path / "spamd.sock"))).scan(message(b"x" * 10**7)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        scan.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await scan
+        listener.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            peer, _ = listener.accept()
+            with peer:
+                peer.settimeout(20)
+                received = await asyncio.to_thread(received_by, peer)
+                assert received < 10**7
+
+
+def received_by(peer):
+    """How many bytes come until the other side closes."""
+    return sum(iter(lambda: len(peer.recv(65536)), 0))
