@@ -5,8 +5,6 @@ counters. Only a configuration that nobody has edited is written anew, because
 whether there is a scanner may have changed.
 """
 
-import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path

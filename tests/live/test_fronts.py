@@ -147,7 +147,9 @@ def test_two_hundred_connections_that_each_send_twenty_megabytes_fill_no_memory(
             reasons = Counter(record["reason"] for record in milter.records(event="scan"))
             assert reasons["no room"] >= connections - most // size
             # Beside the content: a copy while a message is put together, and what 200 connections take.
-            assert resident(milter, "VmHWM") - before < 2 * most + 64 * 2**20
+            # libmilter's threads have a pool of memory each, which they seldom give back.
+            beside = 64 * 2**20 if front == "asyncio" else 256 * 2**20
+            assert resident(milter, "VmHWM") - before < 2 * most + beside
 
 
 def resident(daemon: Daemon, figure: str = "VmRSS") -> int:

@@ -40,11 +40,7 @@ def _table(document: Mapping[str, Any], name: str) -> Iterator[str]:
     nested = {key: value for key, value in document.items() if isinstance(value, dict) and key != "overrides"}
     arrays = {key: value for key, value in document.items() if _is_array_of_tables(value)}
     for key, value in document.items():
-        if (
-            key not in nested
-            and key not in arrays
-            and not (value == [] and key in ("access", "limit", "engine", "policy"))
-        ):
+        if key not in nested and key not in arrays:
             yield f"{key} = {_value(value)}"
     for key, value in nested.items():
         yield f"\n[{name}{key}]"
