@@ -1,3 +1,4 @@
+import time
 from email import message_from_bytes, policy
 from email.header import Header
 
@@ -30,6 +31,7 @@ def shown(value: str) -> str:
         (" Grüße".encode(), "[SPAM] Grüße"),
         (b" Re: [SPAM] Buy now", "[SPAM] Re: [SPAM] Buy now"),
         (b" Gr\xfc\xdfe an Bob", "[SPAM] =?unknown-8bit?B?R3L832U=?= an Bob"),
+        (b" a\xfc b\xfc\n\tc \xfc", "[SPAM] =?unknown-8bit?B?YfwgYvw=?=\n\tc =?unknown-8bit?B?/A==?="),
         (b" a\x00b\rc\x7f", "[SPAM] a?b?c?"),
         (b" Buy\nBcc: everybody@example.org", "[SPAM] Buy\n\tBcc: everybody@example.org"),
         (b" =?broken?X?%%?=", "[SPAM] =?broken?X?%%?="),
@@ -56,6 +58,13 @@ def test_a_subject_with_the_tag_is_left_alone_however_it_is_encoded(original):
 
 def test_a_long_subject_is_folded_behind_the_tag():
     assert tagged(b" " + b"x" * 70, TAG) == "[SPAM]\n " + "x" * 70
+
+
+@pytest.mark.parametrize("original", [b"a" * 60_000 + b" \xff", b"\xff" + b" " * 60_000, b"\xff a " * 15_000])
+def test_a_subject_made_to_take_long_takes_no_longer_than_its_length(original):
+    began = time.process_time()
+    tagged(original, TAG)
+    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize("tag", ["[SPAM]", "[Müll]", "***"])
