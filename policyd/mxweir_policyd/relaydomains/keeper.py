@@ -28,6 +28,9 @@ _GOOD = 60.0
 _SILENT = 60.0
 """Seconds more than a query may take, after which a follower that says nothing is taken for hung."""
 
+_BEHIND = (Following.FILLING, Following.FROZEN, Following.FAILING)
+"""States in which a notified change may not come into the replica: each report may be of one."""
+
 _EVENTS: dict[Following, Callable[[], Event]] = {
     Following.FOLLOWING: lambda: notice("relay domains follow PostgreSQL"),
     Following.FROZEN: lambda: warning("relay domains are frozen"),
@@ -122,7 +125,7 @@ class Keeper:
 
     def _take(self, report: Report) -> None:
         former, self.last = self.last, report
-        again = report.state is former.state and report.state is not Following.FAILING
+        again = report.state is former.state and report.state not in _BEHIND
         if report.changed or report.lost or not again:
             self._changed()
         if report.trouble and (report.state, report.trouble) != (former.state, former.trouble):

@@ -125,6 +125,17 @@ async def test_what_the_follower_is_at_is_told_once_however_often_it_says_so(tmp
     assert len(changes) == 3
 
 
+@pytest.mark.parametrize("state", [Following.FILLING, Following.FROZEN, Following.FAILING])
+async def test_where_a_change_does_not_come_into_the_replica_each_report_may_be_of_one(
+    tmp_path: Path, state: Following
+) -> None:
+    changes: list[None] = []
+    kept, _ = made(tmp_path, lambda: changes.append(None))
+    for _ in range(3):
+        kept._take(Report(state))
+    assert len(changes) == 3
+
+
 async def test_changes_are_told_and_counted_and_what_is_held_is_told_when_it_grows(tmp_path: Path) -> None:
     kept, recorder = made(tmp_path)
     kept._take(Report(Following.FOLLOWING, changed=3, lost=1, lag=0.25))
