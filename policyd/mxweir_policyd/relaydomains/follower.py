@@ -116,6 +116,7 @@ class _Connection:
         while True:
             poked = _wait(source, self._rest or _TURN, notified)
             self._tell(None)
+            self._mirror.check_place()
             now = time.monotonic()
             if poked or now - looked >= poll or self._mirror.frozen() != (self._state is Following.FROZEN):
                 time.sleep(max(0.0, looked + _BREATH - now))

@@ -28,7 +28,7 @@ import lmdb
 from mxweir.domains.reader import DATABASES, FROZEN, JOURNAL, META, POSTGRES, PROGRESS, RECORDS
 from mxweir.domains.record import DISABLED, Record
 from mxweir_policyd.relaydomains.progress import Point, Progress
-from mxweir_policyd.relaydomains.tablefile import DamagedError, open_table, put_aside, writing
+from mxweir_policyd.relaydomains.tablefile import DamagedError, ReplicaError, open_table, put_aside, writing
 
 _LOSSES = b"losses"
 
@@ -66,6 +66,7 @@ class Mirror:
                 raise
             self.put_aside = put_aside(self.path)
             self._environment = open_table(self.path, DATABASES)
+        self._inode = self.path.stat().st_ino
         with self._writing() as write:
             self._records, self._meta, self._losses, self._journal = (
                 self._environment.open_db(name, write) for name in (RECORDS, META, _LOSSES, JOURNAL)
@@ -74,6 +75,15 @@ class Mirror:
     def close(self) -> None:
         """Give the file back."""
         self._environment.close()
+
+    def check_place(self) -> None:
+        """Raise ReplicaError if the file is not that which readers find, as when a backup was restored."""
+        try:
+            if self.path.stat().st_ino == self._inode:
+                return
+        except FileNotFoundError:
+            pass
+        raise ReplicaError(f"{self.path}: was removed or replaced; it is opened anew")
 
     def progress(self) -> Progress:
         """How far it has come."""

@@ -3,9 +3,11 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -18,6 +20,7 @@ from mxweir_ops.lab.host import PATIENCE, Host, add, prepare, remove
 from mxweir_ops.lab.place import connect, temporary_directory
 from mxweir_ops.lab.process import wait_until
 from mxweir_policyd.protocol import format_request
+from mxweir_policyd.relaydomains.mirror import Mirror
 
 
 @pytest.fixture
@@ -71,6 +74,37 @@ def test_a_domain_that_is_added_is_ours_and_one_that_is_removed_is_not(host: Hos
     assert host.comes_to("550", "one.example", 5.0)
     assert host.metric("mxweir_relay_replica_lag_seconds") < 5.0
     assert wait_until(lambda: host.metric("mxweir_relay_domains") == 3.0, 10.0)
+
+
+def test_a_notification_clears_what_is_remembered_as_unknown_also_while_the_replica_is_frozen(
+    directory: Path, dsn: str
+) -> None:
+    with Host(directory, dsn, 'poll = "1h"', 'unknown_for = "60s"') as host:
+        assert host.follows()
+        with closing(Mirror(host.state)) as mirror:
+            mirror.freeze(1.0)
+        assert host.is_at("frozen")
+        assert host.ask("new.example") == "550"
+        add(dsn, "new.example")
+        assert host.comes_to("450", "new.example", 5.0)
+
+
+@pytest.mark.parametrize("restored", [True, False])
+def test_a_replica_that_is_removed_or_restored_from_a_backup_is_followed_again(
+    host: Host, dsn: str, restored: bool
+) -> None:
+    path = host.state / POSTGRES
+    shutil.copy(path, host.state / "backup")
+    remove(dsn, "one.example")
+    assert host.comes_to("550", "one.example")
+    if restored:
+        (host.state / "backup").rename(path)
+    else:
+        path.unlink()
+    assert wait_until(lambda: path.exists() and len(host.content()) == 2, PATIENCE)
+    add(dsn, "new.example")
+    assert wait_until(lambda: len(host.content()) == 3, PATIENCE)
+    assert (host.ask("new.example"), host.ask("one.example")) == ("DUNNO", "550")
 
 
 def test_a_domain_below_one_that_includes_its_subdomains_and_is_not_yet_here_passes(
