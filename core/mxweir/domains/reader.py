@@ -122,8 +122,8 @@ class TableReader:
         return 0 if self._environment is None else int(self._environment.info()["last_txnid"])
 
     def tick(self) -> None:
-        """Look whether another file has come; call it every second or so."""
-        if self._inode != _inode(self.path):
+        """Look whether another file has come, or a lookup failed; call it every second or so."""
+        if self._inode != _inode(self.path) or (self.there and self.failed):
             # Not read through: a process that takes care of it has just made it, and we have no time.
             self.close()
             self._open(check=False)

@@ -74,7 +74,7 @@ class Index:
     @property
     def failed(self) -> bool:
         """Whether the replica is there and could not be read."""
-        return self._postgres.failed
+        return self._postgres.there and self._postgres.failed
 
     def close(self) -> None:
         """Give the replica back; the table of this host is somebody else's."""

@@ -72,10 +72,10 @@ class PostgresDomains:
 
     def tick(self) -> None:
         """Call it every second or so."""
-        if self.index.tick():
-            self._confirmations.forget()
         if self.index.failed and self._keeper.last.state is Following.FOLLOWING:
             self._keeper.restart()  # which reads all of the file, and puts a damaged one aside
+        if self.index.tick():
+            self._confirmations.forget()
 
     def describe(self) -> str:
         """In which state the replica is, for people."""

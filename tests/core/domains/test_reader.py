@@ -61,6 +61,18 @@ def test_a_table_that_replaces_another_is_read_from_the_next_tick(
     assert reader.find("new.example").state is State.OURS
 
 
+def test_a_table_in_which_a_lookup_failed_is_opened_anew_at_the_next_tick(
+    tmp_path: Path, reader: DomainReader
+) -> None:
+    write(tmp_path / HERE, Record("a.example", origins=FROM_FILE))
+    reader.tick()
+    assert reader.here._environment is not None
+    reader.here._environment.close()
+    assert (reader.here.find("a.example").state, reader.here.failed) == (State.FAILED, True)
+    reader.tick()
+    assert (reader.here.find("a.example").state, reader.here.failed) == (State.OURS, False)
+
+
 def test_a_domain_that_postgresql_switched_off_is_not_ours_whatever_is_said_here(
     tmp_path: Path, reader: DomainReader
 ) -> None:
