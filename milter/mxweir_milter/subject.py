@@ -21,6 +21,9 @@ _LINE = 76
 _LOOKED_AT = 500
 """Characters of a subject in which a tag is looked for: decoding more is work that a stranger sets."""
 
+_LONGEST = 60_000
+"""Bytes of a value that Postfix takes in one piece; what is encoded may become longer than it was."""
+
 _WORD_BYTES = 42
 """Bytes that fit into an encoded word of 75 characters (RFC 2047 §2)."""
 
@@ -33,7 +36,7 @@ _NO_FOLD = re.compile(rb"\n(?![ \t])")
 
 
 def tagged(original: bytes, tag: str) -> str | None:
-    """The field's new value, folded with LF; None when it has the tag already.
+    """The field's new value, folded with LF; None when it has the tag already, or would be too long to send.
 
     `original` is all that stood after the colon.
     """
@@ -44,7 +47,8 @@ def tagged(original: bytes, tag: str) -> str | None:
     inside = " " if text.startswith("=?") else ""
     head = tag if tag.isascii() else _words(f"{tag}{inside}".encode(), "utf-8")
     space = "" if not text else " " if len(f"Subject: {head} {first}") <= _LINE else "\n "
-    return head + space + text
+    value = head + space + text
+    return value if len(value.encode()) <= _LONGEST else None
 
 
 def _text(original: bytes) -> str:

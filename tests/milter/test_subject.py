@@ -56,6 +56,10 @@ def test_a_subject_with_the_tag_is_left_alone_however_it_is_encoded(original):
     assert tagged(original, TAG) is None
 
 
+def test_a_subject_that_would_not_fit_into_a_packet_is_left_alone():
+    assert tagged(b"\xff" * 50_000, TAG) is None
+
+
 def test_a_long_subject_is_folded_behind_the_tag():
     assert tagged(b" " + b"x" * 70, TAG) == "[SPAM]\n " + "x" * 70
 

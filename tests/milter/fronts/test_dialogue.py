@@ -160,6 +160,12 @@ def test_a_subject_is_changed_where_it_stands():
     assert mail.send()[0] == (b"m", b"\0\0\0\1Subject\0 [SPAM] hello\0")
 
 
+def test_spam_is_marked_and_held_also_when_its_subject_is_too_long_for_a_tag():
+    policy = replace(treated(thresholds=Thresholds(5.0, 8.0, rewrite_subject_at=6.0)), max_scan_size=10**6)
+    said = Mail(score(9.0), policy).send(headers=((b"Subject", b" " + b"\xff" * 60_000),))
+    assert [letter for letter, _ in said] == [b"h", b"h", b"h", b"h", b"q", b"a"]
+
+
 def test_spam_is_refused_with_its_reply():
     ((letter, data),) = Mail(score(20.0)).send()
     assert letter == b"y"
