@@ -90,8 +90,8 @@ class AsyncioFront:
         return len(self.peers)
 
     def in_hand(self) -> int:
-        """Messages that have begun and are not answered."""
-        return sum(peer.in_message for peer in self.peers)
+        """Messages that have begun and are not answered; may be asked from any thread."""
+        return sum(peer.in_message for peer in list(self.peers))
 
     def take_in(self, peer: "Peer") -> bool:
         """Count a connection; false when there are too many."""

@@ -387,3 +387,15 @@ async def test_ten_thousand_scans_that_were_cancelled_leave_no_task_and_no_memor
         await server.until(lambda: len(server.told(Scanned)) == 10_000)
         assert len(asyncio.all_tasks()) <= before + 1
         assert server.room.used == 0
+
+
+async def test_messages_in_hand_are_counted_for_a_scrape_while_sessions_end(tmp_path):
+    class Ending:
+        @property
+        def in_message(self):
+            server.front.peers.discard(self)
+            return True
+
+    async with serving(tmp_path, Scans()) as server:
+        server.front.peers |= {Ending(), Ending(), Ending()}
+        assert server.front.in_hand() == 3
