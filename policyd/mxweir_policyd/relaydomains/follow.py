@@ -9,7 +9,7 @@ what changes meanwhile is missed by none of them. All three go on after a kill
 where they were: the replica itself says how far it has come.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -51,13 +51,24 @@ class Step(NamedTuple):
 
 
 class Follower:
-    """Brings one replica up to date; every method raises SourceError and ReplicaError."""
+    """Brings one replica up to date; every method raises SourceError and ReplicaError.
 
-    def __init__(self, mirror: Mirror, source: Source, max_shrink: float, clock: Clock) -> None:
+    `alive` is called now and then within a step that may take minutes.
+    """
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        source: Source,
+        max_shrink: float,
+        clock: Clock,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
         self._mirror = mirror
         self._source = source
         self._max_shrink = max_shrink
         self._clock = clock
+        self._alive = alive
 
     def fill(self) -> Iterator[Step]:
         """Have all domains once; ends at once when the replica was whole before."""
@@ -119,6 +130,7 @@ class Follower:
         batch = next(batches, [])
         for following in batches:
             changed += self._mirror.apply(batch, self._max_shrink, settle=False).changed
+            self._alive()
             batch = following
         seen = progress.seen if progress.behind else now
         # What a comparison finds after a lost point is weighed together at its end, and not as it comes.

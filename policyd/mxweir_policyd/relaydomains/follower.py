@@ -103,7 +103,9 @@ class _Connection:
                 self._say(Following.STARTING, trouble="unnotified", detail="it is asked every second")
             if missed := _audited(source, self._settings.postgres):
                 self._say(Following.STARTING, trouble="unindexed", detail=missed)
-            follower = Follower(self._mirror, source, self._settings.max_shrink, self._clock)
+            follower = Follower(
+                self._mirror, source, self._settings.max_shrink, self._clock, alive=lambda: self._tell(None)
+            )
             for step in follower.fill():
                 self._say(Following.FILLING, step)
             self._catch_up(follower, time.monotonic())

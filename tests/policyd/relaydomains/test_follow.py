@@ -162,6 +162,16 @@ def test_catching_up_takes_over_what_changed_and_nothing_else(mirror: Mirror) ->
     assert follower(mirror, table).catch_up().applied.changed == 0
 
 
+def test_catching_up_on_many_changes_says_now_and_then_that_it_lives(mirror: Mirror) -> None:
+    table, signs = Table(), list[None]()
+    followed = Follower(mirror, table, 0.2, lambda: 5000.0, alive=lambda: signs.append(None))
+    list(followed.fill())
+    for number in range(30):
+        table.put(number)
+    assert followed.catch_up().applied.changed == 30
+    assert len(signs) == 9
+
+
 def test_a_comparison_reads_only_the_ranges_that_differ(mirror: Mirror) -> None:
     table = Table(100)
     bring_up(mirror, table)
