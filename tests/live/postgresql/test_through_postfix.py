@@ -89,8 +89,22 @@ def test_by_socketmap_too_what_postgresql_knew_passes_while_it_is_dead_whoever_s
     server.kill()
     stack.policyd.wait_for(event="PostgreSQL cannot be asked")
     message_id = new_message_id()
-    # Postfix looks the sender's domain up, too; that it is told TEMP does no harm.
+    # Postfix looks the sender's domain up, too; that it is told TEMP does no harm by itself.
     sent = send(stack.port, "b@stranger.example", ["a@ours.example"], letter(message_id=message_id))
     assert sent.accepted
     assert stack.maildir.wait_for(message_id)
     assert codes(stack, "anna@other.example", "anna@off.example") == [450, 450]
+
+
+@pytest.mark.parametrize(("own_tables", "stranger"), [(True, 250), (False, 451)])
+def test_a_restriction_that_resolves_senders_wants_tables_of_postfixs_own(
+    new_stack: Callable[..., Stack], server: PostgreSQL, dsn: str, own_tables: bool, stranger: int
+) -> None:
+    """By socketmap it hears that a stranger's domain may be ours, and defers what is sent to anybody."""
+    settings = ONCE | {"smtpd_sender_restrictions": "reject_unlisted_sender"}
+    stack = new_stack(domains="", milter="", rest=rest(dsn), settings=settings, own_tables=own_tables)
+    assert wait_until(lambda: answer(stack, "anna@ours.example").code == 250, PATIENCE)
+    server.kill()
+    stack.policyd.wait_for(event="PostgreSQL cannot be asked")
+    assert answer(stack, "anna@ours.example", "b@stranger.example").code == stranger
+    assert answer(stack, "anna@ours.example", "b@hop.example").code == 250
