@@ -16,6 +16,7 @@ from mxweir.events import Event, Notice, Trouble
 from mxweir_ops.lab.daemons import command
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import program
+from mxweir_policyd.postfix import kept as kept_module
 from mxweir_policyd.postfix.keeper import keep
 from mxweir_policyd.postfix.keeping import PostfixMaps
 from mxweir_policyd.postfix.kept import KeptTables
@@ -166,6 +167,31 @@ async def test_a_keeper_that_dies_is_told_and_another_one_takes_over(place: Path
         ("Postfix tables not kept", "its keeper ended with status -9; started again")
     ]
     assert isinstance(events[0], Notice)
+
+
+async def test_a_keeper_that_hangs_is_told_and_counts_as_none_until_it_goes_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_module, "_SILENT", 4.0)
+    given(place, "a.example")
+    events: list[Event] = []
+    kept = KeptTables(settings(place), events.append)
+    running = asyncio.ensure_future(kept.run())
+    try:
+        await _until(lambda: kept.agree)
+        (pid,) = _keepers(place)
+        os.kill(pid, signal.SIGSTOP)
+        await _until(lambda: not kept.agree)
+        os.kill(pid, signal.SIGCONT)
+        await _until(lambda: kept.agree)
+        kept.renew(None)
+        await _until(lambda: not _keepers(place) and not kept.agree)
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    told = [event.detail if isinstance(event, Trouble) else "" for event in events]
+    assert told == ["", "its keeper has said nothing for 4 s", ""]
 
 
 def _keepers(place: Path) -> list[int]:

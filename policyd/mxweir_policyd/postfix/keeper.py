@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import random
@@ -20,11 +21,14 @@ import lmdb
 from mxweir.backoff import Backoff
 from mxweir_policyd.postfix.keeping import PostfixMaps
 from mxweir_policyd.postfix.postmap import PostfixMapError
-from mxweir_policyd.postfix.report import Report, Settings
+from mxweir_policyd.postfix.report import BEAT, Report, Settings
 from mxweir_policyd.postfix.source import Tables
 
 _TURN = 0.5
 """Seconds between two looks at what has changed."""
+
+_BEAT_EVERY = 2.0
+"""Seconds after which it says that it lives, if nothing else."""
 
 _NICE = 10
 
@@ -34,10 +38,12 @@ def main() -> None:
     settings = Settings.of_line(sys.stdin.buffer.readline())
     with contextlib.suppress(OSError):  # our unit's filter of system calls does not allow it
         os.nice(_NICE)
+    said = time.monotonic()
     for report, wait in keep(settings):
-        if report is not None:
-            sys.stdout.write(report.line())
+        if report is not None or time.monotonic() - said > _BEAT_EVERY:
+            sys.stdout.buffer.write(BEAT if report is None else report.line().encode())
             sys.stdout.flush()
+            said = time.monotonic()
         if select.select([sys.stdin], [], [], wait)[0]:
             return
 

@@ -9,7 +9,10 @@ from typing import cast
 
 from mxweir.backoff import Backoff
 from mxweir.events import Event, Observer, Trouble, notice
-from mxweir_policyd.postfix.report import Report, Settings
+from mxweir_policyd.postfix.report import BEAT, Report, Settings
+
+_SILENT = 300.0
+"""Seconds without a word after which the tables count as not kept: it hangs, or writes millions of rows."""
 
 
 class KeptTables:
@@ -68,13 +71,32 @@ class KeptTables:
         ended.add_done_callback(lambda _: stdin.close())
         try:
             stdin.write(settings.line())
-            while line := await cast("asyncio.StreamReader", process.stdout).readline():
-                self._take(Report.of_line(line), settings)
+            await self._listen(cast("asyncio.StreamReader", process.stdout), settings)
             return await process.wait()
         finally:
             # The end of its stdin is the order to stop, also when the daemon stops or is killed.
             ended.cancel()
             stdin.close()
+
+    async def _listen(self, said: asyncio.StreamReader, settings: Settings) -> None:
+        """Until the keeper ends. A silent one is not killed: it may wait for a lock, as would the next."""
+        spoken, silent = Report(), False
+        while True:
+            try:
+                line = await asyncio.wait_for(said.readline(), _SILENT)
+            except TimeoutError:
+                if not silent:
+                    self._take(Report(trouble=f"its keeper has said nothing for {_SILENT:g} s"), settings)
+                silent = True
+                continue
+            if not line:
+                return
+            if line != BEAT:
+                spoken = Report.of_line(line)
+                self._take(spoken, settings)
+            elif silent:
+                self._take(spoken._replace(put=0, removed=0, rebuilt=0), settings)
+            silent = False
 
     def _take(self, report: Report, settings: Settings) -> None:
         former, self.last = self.last, report

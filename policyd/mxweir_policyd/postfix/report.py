@@ -3,6 +3,9 @@
 import json
 from typing import NamedTuple
 
+BEAT = b"\n"
+"""The line of a keeper that has nothing to say, and lives."""
+
 
 class Settings(NamedTuple):
     """What a keeper needs to know: the first line that it reads. `postgres`: whether there is a replica."""
