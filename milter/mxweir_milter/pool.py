@@ -10,6 +10,7 @@ a reload of the configuration.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import NamedTuple
@@ -49,10 +50,25 @@ class Lane:
 
 
 class Turn(NamedTuple):
-    """Leave to have one message scanned at one address; to be given back."""
+    """Leave to have one message scanned at one address; to be given back to its pool."""
 
+    pool: "Pool"
     lane: Lane
     permit: Permit
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """One message in the queues of so many pools; the first that has a slot gives it."""
+
+    turn: asyncio.Future[Turn | None]
+    pools: int
+
+    def leave(self) -> None:
+        """One of them has none to give; where that was the last, nobody shall wait any more."""
+        self.pools -= 1
+        if not self.pools and not self.turn.done():
+            self.turn.set_result(None)
 
 
 class Pool:
@@ -61,7 +77,7 @@ class Pool:
     def __init__(self, lanes: Sequence[Lane], clock: Callable[[], float] = monotonic) -> None:
         self.lanes = tuple(lanes)
         self._clock = clock
-        self._waiting = deque[asyncio.Future[Turn | None]]()
+        self._waiting = deque[_Place]()
         self._next = 0
 
     @property
@@ -91,31 +107,36 @@ class Pool:
         """
         return None if self._waiting else self._take(but)
 
-    async def wait(self, seconds: float) -> Turn | None:
-        """A slot as soon as there is one; None when it is not there in time."""
-        if turn := self.take():
+    async def wait(self, seconds: float, *others: "Pool") -> Turn | None:
+        """A slot as soon as there is one, here or at the others; None when it is not there in time."""
+        pools = (self, *others)
+        if turn := next(filter(None, (pool.take() for pool in pools)), None):
             return turn
-        place: asyncio.Future[Turn | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        place = _Place(asyncio.get_running_loop().create_future(), len(pools))
+        for pool in pools:
+            pool._waiting.append(place)  # noqa: SLF001 -- of this class
         try:
             async with asyncio.timeout(seconds):
-                return await place
+                return await place.turn
         except TimeoutError:
-            self._leave(place)
+            _refuse(place)
             return None
         except asyncio.CancelledError:
-            self._leave(place)
+            _refuse(place)
             raise
+        finally:
+            for pool in pools:
+                pool._forget(place)  # noqa: SLF001 -- of this class
 
     def give_back(self, turn: Turn) -> None:
         """A scan has ended, and its breaker has been told: its slot goes to whoever waits first."""
         turn.lane.gate.in_hand -= 1
         while self._waiting:
-            if self._waiting[0].done():
-                # Cancelled in this very turn of the loop: its waiter has not run yet to take it away.
+            if self._waiting[0].turn.done():
+                # Cancelled, or served elsewhere, in this very turn of the loop: its waiter has not run yet.
                 self._waiting.popleft()
             elif free := self._take():
-                self._waiting.popleft().set_result(free)
+                self._waiting.popleft().turn.set_result(free)
             else:
                 break
         if self._waiting and not self.is_open():
@@ -128,20 +149,24 @@ class Pool:
         lanes = self.lanes[self._next :] + self.lanes[: self._next]
         for lane in sorted(lanes, key=lambda lane: lane.gate.in_hand):
             if lane not in but and (permit := lane.gate.enter(now)):
-                return Turn(lane, permit)
+                return Turn(self, lane, permit)
         return None
 
-    def _leave(self, place: "asyncio.Future[Turn | None]") -> None:
-        """Wait no longer. A slot that was given in this very moment goes on to the next one."""
-        if place in self._waiting:
+    def _forget(self, place: _Place) -> None:
+        with suppress(ValueError):
             self._waiting.remove(place)
-        elif not place.cancelled() and (turn := place.result()):
-            turn.lane.gate.breaker.forget(turn.permit)
-            self.give_back(turn)
 
     def _send_away(self) -> None:
         """The breakers have opened: nobody shall wait for them."""
         for place in self._waiting:
-            if not place.done():
-                place.set_result(None)
+            place.leave()
         self._waiting.clear()
+
+
+def _refuse(place: _Place) -> None:
+    """Wait no longer. A slot that was given in this very moment goes on to the next one."""
+    if not place.turn.done():
+        place.turn.cancel()
+    elif not place.turn.cancelled() and (turn := place.turn.result()):
+        turn.lane.gate.breaker.forget(turn.permit)
+        turn.pool.give_back(turn)

@@ -3,7 +3,7 @@
     for each engine that a breaker lets us ask
         that has a slot:  ask it; its answer is the result, its failure the next one's turn
         that has none:    the next one's turn
-    nobody has answered, and somebody had no slot: wait for one, shortly, and ask
+    nobody has answered, and some had no slot: wait for the first that is free, shortly, and ask
     still none:           the last failure is the result
 
 An engine that has others behind it gets a share of the time that is left, so
@@ -73,12 +73,12 @@ class Scanner:
         """The first engine's result that is one; never raises but for being cancelled."""
         result = Failed(Reason.BREAKER_OPEN if self.pools else Reason.NO_ENGINE)
         fair = deadline.left() * _FAIR
-        busy: Pool | None = None
+        busy: list[Pool] = []
         for index, pool in enumerate(self.pools):
             if not pool.is_open():
                 continue
             if not pool.has_room():
-                busy = busy or pool
+                busy.append(pool)
                 continue
             more = any(other.is_open() for other in self.pools[index + 1 :])
             found = await self._try(pool, message, deadline.share(_SHARE) if more else deadline, fair)
@@ -94,23 +94,24 @@ class Scanner:
         while deadline.left() > _LEAST and (turn := pool.take(tried)):
             tried.append(turn.lane)
             last = not pool.has_room(tried)
-            result = await self._ask(pool, turn, message, deadline if last else deadline.share(_SHARE), fair)
+            result = await self._ask(turn, message, deadline if last else deadline.share(_SHARE), fair)
             if _answered(result):
                 break
         return result
 
     async def _queue(
-        self, pool: Pool, message: Message, deadline: Deadline, fair: float, result: Failed
+        self, pools: Sequence[Pool], message: Message, deadline: Deadline, fair: float, result: Failed
     ) -> Result:
         """Wait for a slot, and ask; where there is none in time, an earlier failure stays the result."""
-        if turn := await pool.wait(min(self._slot_wait, deadline.left())):
-            return await self._ask(pool, turn, message, deadline, fair)
-        name = pool.name
-        self._observe(Trouble("no slot", f"{name}: none was free within {self._slot_wait:g} s"))
-        return result if result.engine else Failed(Reason.ENGINE_BUSY, name)
+        first, *others = pools
+        if turn := await first.wait(min(self._slot_wait, deadline.left()), *others):
+            return await self._ask(turn, message, deadline, fair)
+        names = ", ".join(dict.fromkeys(pool.name for pool in pools))
+        self._observe(Trouble("no slot", f"{names}: none was free within {self._slot_wait:g} s"))
+        return result if result.engine else Failed(Reason.ENGINE_BUSY, first.name)
 
-    async def _ask(self, pool: Pool, turn: Turn, message: Message, deadline: Deadline, fair: float) -> Result:
-        lane, permit = turn
+    async def _ask(self, turn: Turn, message: Message, deadline: Deadline, fair: float) -> Result:
+        pool, lane, permit = turn
         breaker = lane.gate.breaker
         began, given = self._clock(), deadline.left()
         result: Result | None = None

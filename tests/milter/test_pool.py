@@ -9,9 +9,9 @@ from mxweir_milter.pool import Gate, Lane, Pool, Turn
 from mxweir_milter.testing import StubEngine
 
 
-def gated(*slots, **settings):
+def gated(*slots, clock=None, **settings):
     """A pool whose addresses have that many slots each, on a clock that stands."""
-    clock = Standing()
+    clock = clock or Standing()
     gates = [Gate(Breaker(Settings(**settings), clock()), number) for number in slots]
     made = Pool([Lane(StubEngine(), gate, 1, i) for i, gate in enumerate(gates, 1)], clock)
     return made, clock
@@ -115,6 +115,32 @@ async def test_when_the_breaker_opens_nobody_waits_any_longer():
     assert await asyncio.gather(*waiting) == [None] * 3
 
 
+async def test_who_waits_at_two_pools_gets_the_first_slot_of_either_and_no_other():
+    (one, _), (other, _) = gated(1), gated(1)
+    held = [one.take(), other.take()]
+    waiting = asyncio.create_task(one.wait(60, other))
+    await asyncio.sleep(0)
+    give_back(other, held[1])
+    give_back(one, held[0])
+    got = await waiting
+    assert got is not None
+    assert got.pool is other
+    assert (one.waiting, other.waiting) == (0, 0)
+    assert (one.lanes[0].gate.in_hand, other.lanes[0].gate.in_hand) == (0, 1)
+
+
+async def test_who_waits_at_two_pools_is_sent_away_when_the_breakers_of_both_have_opened():
+    (one, _), (other, _) = gated(1, min_calls=1), gated(1, min_calls=1)
+    held = [one.take(), other.take()]
+    waiting = asyncio.create_task(one.wait(60, other))
+    await asyncio.sleep(0)
+    give_back(one, held[0], ok=False)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    give_back(other, held[1], ok=False)
+    assert await waiting is None
+
+
 @pytest.mark.parametrize("given_first", [True, False])
 async def test_a_slot_given_to_one_who_is_just_being_cancelled_goes_on_to_the_next(given_first):
     pool, _ = gated(1)
@@ -147,18 +173,21 @@ def test_whatever_happens_no_slot_is_lost_and_none_given_twice(slots, steps):
 
 
 async def walk(slots, steps):
-    pool, clock = gated(*slots, min_calls=3, pause=5.0)
+    one, clock = gated(*slots, min_calls=3, pause=5.0)
+    two, _ = gated(*slots, clock=clock, min_calls=3, pause=5.0)
     held: list[Turn] = []
     waiting: list[asyncio.Task[Turn | None]] = []
 
     async def do(what, which):
         clock.now += 1.0
+        pool, other = (one, two) if which % 2 else (two, one)
         if what == "take":
             held.extend(filter(None, [pool.take()]))
         elif what == "wait":
-            waiting.append(asyncio.create_task(pool.wait(60)))
+            waiting.append(asyncio.create_task(pool.wait(60, *[other][which % 3 :])))
         elif what in ("good", "bad") and held:
-            give_back(pool, held.pop(which % len(held)), ok=what == "good")
+            turn = held.pop(which % len(held))
+            give_back(turn.pool, turn, ok=what == "good")
         elif what == "cancel" and waiting:
             waiting[which % len(waiting)].cancel()
         elif what == "turn":
@@ -167,18 +196,23 @@ async def walk(slots, steps):
     for what, which in steps:
         await do(what, which)
         collect(held, waiting)
-        gates = [lane.gate for lane in pool.lanes]
+        gates = [lane.gate for lane in one.lanes + two.lanes]
         assert all(0 <= gate.in_hand <= gate.slots for gate in gates)
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     collect(held, waiting)
     for turn in held:
-        give_back(pool, turn)
-    assert [lane.gate.in_hand for lane in pool.lanes] == [0] * len(slots)
+        give_back(turn.pool, turn)
+    is_as_before(one, clock.now + 1000.0)
+    is_as_before(two, clock.now + 1000.0)
+
+
+def is_as_before(pool, now):
+    """Nobody is there any more, and every address lets a message through."""
+    assert [lane.gate.in_hand for lane in pool.lanes] == [0] * len(pool.lanes)
     assert pool.waiting == 0
-    clock.now += 1000.0
-    assert all(lane.gate.breaker.would_allow(clock.now) for lane in pool.lanes)
+    assert all(lane.gate.breaker.would_allow(now) for lane in pool.lanes)
     assert all(lane.gate.breaker.state in State for lane in pool.lanes)
 
 

@@ -272,6 +272,14 @@ async def test_a_message_goes_to_an_idle_engine_rather_than_wait_for_a_busy_one(
     await asyncio.gather(first, return_exceptions=True)
 
 
+async def test_messages_that_wait_are_served_by_whichever_engine_has_a_slot_first():
+    silent, quick = StubEngine(seconds=SILENT), StubEngine(score(9.0), seconds=0.01)
+    made = Scanner([pool(silent, slots=1), pool(quick, slots=1, position=2)], Recorder(), 60.0)
+    scans = [asyncio.create_task(made.scan(message(), Deadline.after(SILENT))) for _ in range(4)]
+    assert await asyncio.gather(*scans[1:]) == [score(9.0)] * 3
+    scans[0].cancel()
+
+
 async def test_waiting_for_a_slot_ends_with_the_deadline():
     made = Scanner([pool(StubEngine(seconds=SILENT), slots=1)], Recorder(), SILENT)
     first = asyncio.create_task(made.scan(message(), Deadline.after(3600)))
