@@ -14,6 +14,7 @@ from typing import Any
 
 from mxweir.address import fold_domain
 from mxweir.config import Config, load
+from mxweir.config.sections import Postgres
 from mxweir.domains.match import State
 from mxweir.domains.names import parse_line
 from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record
@@ -38,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 
     def verb(name: str, work: Work, text: str) -> Any:
         declared = verbs.add_parser(name, help=text, description=text)
-        declared.set_defaults(run=lambda args: _work(name, work)(args, load(args.config)))
+        declared.set_defaults(run=lambda args: _work(name, work)(args, _config(name, args)))
         add_config(declared)
         return declared
 
@@ -81,6 +82,16 @@ def add_parser(subparsers: Any) -> None:
         add_json(parser_with_data)
     for writing in (imported, added, removed, made, upgraded):
         add_dsn(writing)
+
+
+def _config(name: str, args: argparse.Namespace) -> Config:
+    """The configuration; none is read to make a schema that `--dsn` names.
+
+    That is done before any host says [postgres], by somebody who need not be able to read it.
+    """
+    if name in ("init", "upgrade") and args.dsn:
+        return Config(postgres=Postgres(dsn=args.dsn))
+    return load(args.config)
 
 
 def _work(name: str, here: Work) -> Work:

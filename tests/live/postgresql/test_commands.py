@@ -134,10 +134,18 @@ def test_without_postgresql_it_says_why_in_one_line(tmp_path, capsys):
     assert main(["domains", "check", "--config", str(config), "a.example"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
+    assert "Connection refused; Is the server running" in err
     assert "hunter2" not in err
     config.write_text("")
     assert main(["domains", "init", "--config", str(config)]) == 2
     assert "there is no [postgres]" in capsys.readouterr().err
+
+
+def test_the_schema_is_made_by_whoever_cannot_read_the_configuration(tmp_path, database, capsys):
+    words = ["--config", str(tmp_path / "none.toml"), "--dsn", database]
+    assert main(["domains", "init", *words]) == 0
+    assert main(["domains", "upgrade", *words]) == 0
+    assert capsys.readouterr().out.endswith("the schema is at 1\n")
 
 
 def test_what_a_view_maps_is_not_changed_here(tmp_path, database, capsys):
