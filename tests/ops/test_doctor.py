@@ -9,6 +9,7 @@ import pytest
 
 from mxweir.config import load
 from mxweir.domains.reader import POSTGRES
+from mxweir_ops.checkup import CHECKS
 from mxweir_ops.checkup.finding import Host
 from mxweir_ops.checkup.sockets import check as check_sockets
 from mxweir_ops.cli import main
@@ -76,7 +77,7 @@ def test_each_mistake_of_the_configuration_is_bad(file, capsys):
     assert main(["doctor", "--config", str(file)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == [f"bad   {file}"] * 2
-    assert "policyd.deadline" in lines[1]
+    assert lines[1].startswith(f"bad   {file}:3: policyd.deadline: ")
 
 
 def test_no_configuration_at_all_is_misuse(tmp_path, capsys):
@@ -96,6 +97,17 @@ def test_a_file_with_passwords_that_all_can_read_is_bad(doctor, file):
     )
     file.chmod(0o640)
     assert doctor("configuration")[0] == 0
+
+
+def test_what_this_user_may_not_see_is_told_and_the_rest_is_looked_at(file, capsys, monkeypatch):
+    def refused(host):
+        raise PermissionError(13, "Permission denied", "/state/domains.lmdb")
+
+    monkeypatch.setitem(CHECKS, "configuration", refused)
+    assert main(["doctor", "--config", str(file), "--only", "configuration", "--only", "domains"]) == 1
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert first == "bad   /state/domains.lmdb: Permission denied; ask as root, or as the daemons' user"
+    assert second == f"good  {file.parent}/domains: 1 domains"
 
 
 def test_where_nobody_listens_is_told(doctor):

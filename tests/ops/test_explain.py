@@ -131,6 +131,20 @@ def test_the_counters_that_were_saved_are_shown_where_no_daemon_runs_and_stay_as
     assert "source  no daemon runs; the counters are those it saved last\n" in out
 
 
+def test_whoever_may_not_ask_the_daemon_reads_who_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(explain.control, "ask", refused)
+    config = tmp_path / "mxweir.toml"
+    config.write_text(f'state_dir = "{tmp_path}"\n')
+    assert main(["explain", "--config", str(config), "--sender", "a@b.example"]) == 2
+    told = f"mxweir explain: {tmp_path}: Permission denied; ask as root, or as the daemon's user\n"
+    assert capsys.readouterr().err == told
+
+
 def test_where_nothing_was_saved_that_is_said(tmp_path: Path, run: Explain) -> None:
     made = Place(tmp_path)
     out, _ = run(made, *BERT)

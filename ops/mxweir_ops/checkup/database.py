@@ -39,9 +39,7 @@ def _server(connection: Connection) -> Finding:
     info = connection.info
     where = f"PostgreSQL at {info.host}:{info.port}"
     if info.parameter_status("is_superuser") == "on":
-        return Finding(
-            NOTE, where, "connected as a superuser; conf/postgres/roles.sql makes one that only reads"
-        )
+        return Finding(NOTE, where, "connected as a superuser; roles.sql makes one that only reads")
     return Finding(GOOD, where, f"connected, version {info.parameter_status('server_version')}")
 
 

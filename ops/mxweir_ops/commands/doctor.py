@@ -46,10 +46,20 @@ def _findings(args: argparse.Namespace) -> Iterator[Finding]:
     except ConfigError as error:
         if not args.config.is_file():
             raise
-        yield from (Finding(BAD, str(args.config), line) for line in error.lines())
+        yield from (_mistake(str(args.config), line) for line in error.lines())
         return
     # What the daemons can do and see is what matters, not what root can.
     become_owner(config.state_dir)
     for name, check in CHECKS.items():
         if name in (args.only or CHECKS):
-            yield from check(Host(config, args.config))
+            try:
+                yield from check(Host(config, args.config))
+            except PermissionError as error:
+                what = f"{error.strerror}; ask as root, or as the daemons' user"
+                yield Finding(BAD, str(error.filename or name), what)
+
+
+def _mistake(file: str, line: str) -> Finding:
+    """A line of a ConfigError, `FILE:LINE: what` or `FILE: what`."""
+    number, _, what = line.removeprefix(file).partition(": ")
+    return Finding(BAD, file + number, what)

@@ -50,6 +50,9 @@ def run(args: argparse.Namespace) -> int:
         attributes = _attributes(args)
         become_owner(config.state_dir)
         found, source = _explain(config, attributes)
+    except PermissionError:
+        found = {"error": f"{config.state_dir}: Permission denied; ask as root, or as the daemon's user"}
+        source = ""
     except (ProtocolError, ReplicaError, OSError) as error:
         found, source = {"error": str(error)}, ""
     if "error" in found:

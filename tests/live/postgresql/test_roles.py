@@ -48,6 +48,10 @@ def test_a_reader_can_do_all_that_a_daemon_does_and_change_nothing(roles, connec
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             source.connection.execute(change)
+    with pytest.raises(
+        SourceError, match=r"permission denied for table domains: .* mxweir_writer change \(--dsn\)"
+    ):
+        table.add(source.connection, [Record("b.example")], None)
     source.close()
 
 
@@ -70,6 +74,6 @@ def test_who_is_neither_sees_nothing(roles, connection, postgresql):
     connection.execute("DROP ROLE IF EXISTS stranger")
     connection.execute("CREATE ROLE stranger LOGIN PASSWORD 'lab'")
     source = Source(Postgres(dsn=postgresql.dsn(connection.info.dbname, "stranger", "lab")))
-    with pytest.raises(SourceError, match="permission denied for schema mxweir"):
+    with pytest.raises(SourceError, match=r"permission denied for schema mxweir: roles\.sql"):
         list(source.fill())
     source.close()

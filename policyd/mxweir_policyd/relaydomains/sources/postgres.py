@@ -37,6 +37,9 @@ REMEMBERED = 30 * 86_400.0
 """Seconds for which the table remembers what was removed, and ten days less (schema/0001_domains.sql)."""
 
 
+_GRANTED = ("schema mxweir", "table domains", "table removed", "table migrations")
+"""How a refusal ends where roles.sql has not been run, or the one role is taken for the other."""
+
 _GRACE = 1.0
 """Seconds beyond the server's own statement_timeout: its word on the matter says more than ours."""
 
@@ -212,9 +215,14 @@ def connection_parameters(settings: Postgres, name: str = "mxweir") -> dict[str,
 
 def told(error: psycopg.Error) -> str:
     """What went wrong, in one line."""
-    text = " ".join((error.diag.message_primary or str(error)).split()) or type(error).__name__
+    lines = (" ".join(line.split()) for line in (error.diag.message_primary or str(error)).splitlines())
+    text = "; ".join(line for line in lines if line) or type(error).__name__
     missing = isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName)
-    return f"{text}: mxweir domains init makes the table" if missing and "mxweir." in text else text
+    if missing and "mxweir." in text:
+        return f"{text}: mxweir domains init makes the table"
+    if isinstance(error, psycopg.errors.InsufficientPrivilege) and text.endswith(_GRANTED):
+        return f"{text}: roles.sql lets mxweir_reader read, and mxweir_writer change (--dsn)"
+    return text
 
 
 @contextlib.contextmanager
