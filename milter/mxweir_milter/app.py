@@ -44,7 +44,8 @@ _FIXED = ("front", "listen", "socket_mode", "socket_group", "http", "max_session
 
 _NO_PYMILTER = (
     'milter.front = "libmilter", but pymilter cannot be loaded ({error}): '
-    "install it with `pip install 'mxweir[milter]'`, or use the front that needs nothing, \"asyncio\""
+    "`make install` brings it for this setting (in an environment of your own: the extra mxweir[milter]); "
+    'or use the front that needs nothing, "asyncio"'
 )
 
 
