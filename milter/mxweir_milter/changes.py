@@ -18,6 +18,7 @@ anything else with an exception, or corrupts it. A subject keeps what it had, as
 long as that is UTF-8.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from mxweir_milter.subject import tagged
 from mxweir_milter.verdict import Outcome, Reason, Result, Scored, Thresholds
 
 _FAMILY = "x-spam-"
+_NOT_PRINTABLE = re.compile(r"[^ -~]|%")
 _LINE = 76
 _MOST_STEPS = 250_000
 _MOST_BYTES = 65_536
@@ -179,4 +181,4 @@ def number(value: float) -> str:
 
 def printable(text: str) -> str:
     """Printable ASCII that may stand in a header and in a reply, at most 200 characters."""
-    return "".join(c if " " <= c <= "~" and c != "%" else "?" for c in text[:200])
+    return _NOT_PRINTABLE.sub("?", text[:200])

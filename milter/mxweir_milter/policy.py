@@ -178,6 +178,8 @@ def decide(result: Result, treatments: Iterable[Treatment]) -> tuple[Ruling, tup
 
     There must be at least one treatment.
     """
-    rulings = sorted((ruling(result, each) for each in treatments), key=lambda each: each.rank)
-    mildest = rulings[0]
-    return mildest, tuple(each for each in reversed(rulings) if each.rank[:2] > mildest.rank[:2])
+    rulings = [ruling(result, each) for each in treatments]
+    if len(rulings) > 1:  # hardly ever: several recipients with different treatments
+        rulings.sort(key=lambda each: each.rank)
+    mildest, *others = rulings
+    return mildest, tuple(each for each in reversed(others) if each.rank[:2] > mildest.rank[:2])

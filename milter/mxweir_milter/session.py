@@ -15,7 +15,7 @@ step went wrong, and makes the end of the message come out as unscanned.
 
 import ipaddress
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from mxweir.deadline import Deadline
 from mxweir.events import Scanned
@@ -134,7 +134,8 @@ class Session:
         """The client has greeted, again after STARTTLS."""
         version = macros.get("{tls_version}", "")
         tls = Tls(version, macros.get("{cipher}", ""), macros.get("{cipher_bits}", "")) if version else None
-        self._client = replace(self._client, helo=name, tls=tls)
+        client = self._client
+        self._client = Client(client.name, client.address, name, client.host, tls)
 
     def mail(self, sender: bytes, params: Sequence[bytes], macros: Macros) -> None:
         """A message begins."""
@@ -206,8 +207,8 @@ class Session:
         answer = changes.answer(
             mildest, result, transaction.forged, transaction.subject, transaction.queue_id
         )
-        event = self._event(transaction, answer, mildest.outcome, result)
-        concluded = Concluded(answer, _with_policy(event, mildest, overruled))
+        event = self._event(transaction, answer, mildest.outcome, result, ruled=(mildest, overruled))
+        concluded = Concluded(answer, event)
         self._done()
         return concluded
 
@@ -269,8 +270,10 @@ class Session:
         outcome: Outcome,
         result: Result | None = None,
         reason: str = "",
+        ruled: tuple[Ruling, Sequence[Ruling]] | None = None,
     ) -> Scanned:
         score = result if isinstance(result, Scored) else None
+        treatment = ruled[0].treatment if ruled else None
         return Scanned(
             queue_id=transaction.queue_id,
             client=self._client.address or self._client.name,
@@ -279,7 +282,7 @@ class Session:
             outcome=outcome.value,
             engine=result.engine if result else "",
             score=score.score if score else None,
-            threshold=None,
+            threshold=treatment.thresholds.tag_at if score and treatment else None,
             symbols=score.symbols if score else (),
             engine_action=score.action if score else "",
             engine_seconds=score.seconds if score else 0.0,
@@ -287,17 +290,17 @@ class Session:
             seconds=self._monotonic() - transaction.ended if transaction.ended else 0.0,
             size=transaction.content.size,
             action=str(answer.reply or answer.hold),
+            policy=treatment.name if treatment else "",
+            overruled=_told(ruled[1]) if ruled else "",
         )
 
 
-def _with_policy(event: Scanned, mildest: Ruling, overruled: Sequence[Ruling]) -> Scanned:
-    """Say by which policy it was decided, and which others would have done more."""
-    treatment = mildest.treatment
+def _told(overruled: Sequence[Ruling]) -> str:
+    """The policies that would have done more, and what."""
     told = [f"{each.treatment.name}:{each.action}" for each in overruled[:_OVERRULED_TOLD]]
     if len(overruled) > _OVERRULED_TOLD:
         told.append(f"and {len(overruled) - _OVERRULED_TOLD} more")
-    threshold = None if event.score is None else treatment.thresholds.tag_at
-    return event._replace(policy=treatment.name, overruled=" ".join(told), threshold=threshold)
+    return " ".join(told)
 
 
 def _hindrance(transaction: _Transaction) -> Reason | None:

@@ -207,9 +207,10 @@ class Dialogue:
         self._session.abort()
         return b""
 
-    def _quit(self, _: codec.Quit) -> bytes:
+    def _quit(self, command: codec.Quit) -> bytes:
         self._session.abort()
-        self._session, self._macros = self._new_session(), Defined()
+        if command.reuse:
+            self._session, self._macros = self._new_session(), Defined()
         return b""
 
     _STEP_OF: ClassVar[Mapping[type, tuple[str, int, Callable[["Dialogue", Any], bytes]]]] = {

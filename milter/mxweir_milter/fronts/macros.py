@@ -16,6 +16,8 @@ class Defined:
 
     def __init__(self) -> None:
         self._stages: dict[int, Mapping[str, str]] = {}
+        self._last = -1
+        """The latest stage that has any."""
         self._all: Mapping[str, str] | None = None
 
     def define(self, command: bytes, macros: Mapping[str, str]) -> None:
@@ -24,7 +26,7 @@ class Defined:
         if stage >= 0 and command:
             self._forget(stage)
             if macros:
-                self._stages[stage] = macros
+                self._stages[stage], self._last, self._all = macros, stage, None
 
     def forget_message(self) -> None:
         """The message is done with; the client stays."""
@@ -37,6 +39,8 @@ class Defined:
         return self._all
 
     def _forget(self, first: int) -> None:
-        if any(stage >= first for stage in self._stages):
+        # Before each header field, Postfix says that it has no macros: there is nothing to do then.
+        if first <= self._last:
             self._stages = {stage: macros for stage, macros in self._stages.items() if stage < first}
-        self._all = None
+            self._last = max(self._stages, default=-1)
+            self._all = None

@@ -107,6 +107,7 @@ def quarantine(reason: str) -> bytes:
 
 
 def _texts(*texts: bytes) -> bytes:
-    if any(b"\0" in text for text in texts):
+    data = b"\0".join((*texts, b""))
+    if data.count(b"\0") != len(texts):
         raise ValueError("a text with a NUL")
-    return b"".join(text + b"\0" for text in texts)
+    return data
