@@ -56,7 +56,8 @@ def test_a_link_in_the_directory_gives_its_owner_nothing_of_roots(
     (state / name).symlink_to(precious)
     done = mxweir(state, *words)
     assert done.returncode == 2
-    assert f"{state}/domains.lmdb: cannot be opened: Permission denied" in done.stderr
+    told = f"{state}/domains.lmdb: cannot be opened: Permission denied; it must belong to the daemons' user"
+    assert told in done.stderr
     assert precious.read_text() == "precious\n"
 
 

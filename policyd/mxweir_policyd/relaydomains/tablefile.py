@@ -1,6 +1,7 @@
 """An LMDB file that is opened to be written: made where it lacks, looked through, put aside when damaged."""
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -37,7 +38,8 @@ def open_table(path: Path, databases: int = 0) -> lmdb.Environment:
         raise DamagedError(f"{path}: {what}") from None
     except (lmdb.Error, OSError) as error:
         why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise ReplicaError(f"{path}: cannot be opened: {why.removeprefix(f'{path}: ')}") from None
+        whose = "; it must belong to the daemons' user" if why.endswith(os.strerror(errno.EACCES)) else ""
+        raise ReplicaError(f"{path}: cannot be opened: {why.removeprefix(f'{path}: ')}{whose}") from None
 
 
 def put_aside(path: Path) -> Path:
