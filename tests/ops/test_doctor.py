@@ -1,6 +1,7 @@
 """`mxweir doctor`: one line a thing, status 1 when one of them is bad."""
 
 import json
+import os
 import socket
 import threading
 from pathlib import Path
@@ -9,12 +10,14 @@ import pytest
 
 from mxweir.config import load
 from mxweir.domains.reader import POSTGRES
-from mxweir_ops.checkup import CHECKS
+from mxweir_ops.checkup import CHECKS, sockets
 from mxweir_ops.checkup.finding import Host
 from mxweir_ops.checkup.sockets import check as check_sockets
 from mxweir_ops.cli import main
 from mxweir_policyd.relaydomains.mirror import Mirror
 from mxweir_policyd.relaydomains.replica import Replica
+
+NOGROUP = 65534
 
 
 @pytest.fixture
@@ -41,11 +44,11 @@ file = "{tmp_path}/domains"
 def doctor(file, capsys):
     """Runs some checks; the status, and what was found by the end of the subject's name."""
 
-    def run(*only: str):
+    def run(*only: str, name=lambda subject: Path(subject).name):
         words = [word for name in only for word in ("--only", name)]
         status = main(["doctor", "--json", "--config", str(file), *words])
         found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        return status, {Path(one["subject"]).name: (one["state"], one["what"]) for one in found}
+        return status, {name(one["subject"]): (one["state"], one["what"]) for one in found}
 
     return run
 
@@ -132,6 +135,33 @@ def test_an_answer_is_looked_at(file, tmp_path, answer, finding):
     found = next(iter(check_sockets(Host(load(file), file))))
     server.close()
     assert (found.state, found.what) == finding
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a socket away")
+def test_a_socket_that_a_user_may_not_use_is_told_with_the_place_that_keeps_it_out(tmp_path):
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.name.startswith(("pytest-", "popen-", "test_")):
+            directory.chmod(0o711)
+    place, path = tmp_path / "place", tmp_path / "place" / "policy"
+    place.mkdir(mode=0o750)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        path.chmod(0o660)
+        told = sockets.kept_out("nobody", path)
+        assert told == f"{place} has the mode 0750 and the owner root, group root"
+        os.chown(place, -1, NOGROUP)
+        assert sockets.kept_out("nobody", path).startswith(f"{path} has the mode 0660")
+        os.chown(path, -1, NOGROUP)
+        assert sockets.kept_out("nobody", path) == ""
+    assert sockets.kept_out("nobody", tmp_path / "none") == sockets.kept_out("no such user", path) == ""
+
+
+def test_postfix_is_told_apart_from_whoever_asks(doctor, monkeypatch):
+    monkeypatch.setattr(sockets, "kept_out", lambda user, path: f"{user} {path.name}")
+    found = doctor("sockets", name=str)[1]
+    assert [what for subject, (_, what) in found.items() if subject.startswith("Postfix")] == [
+        f"may not connect: postfix {name}" for name in ("policy", "maps", "milter")
+    ]
 
 
 def test_bad_lines_and_a_table_that_is_not_there_are_told(doctor, tmp_path):

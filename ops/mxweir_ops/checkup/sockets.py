@@ -1,11 +1,17 @@
 """Do the daemons answer where they are to listen?
 
-An accepted connection proves nothing, so each is asked something.
+An accepted connection proves nothing, so each is asked something. Who asks is
+not Postfix: whether it may use a unix socket is told by the modes on its way.
 """
 
+import grp
+import os
+import pwd
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 from mxweir.endpoint import Endpoint, Unix
 from mxweir_ops.checkup.finding import BAD, GOOD, Finding, Host
@@ -33,6 +39,9 @@ def check(host: Host) -> Iterator[Finding]:
     for name, page in (("policy daemon's pages", policyd.http), ("milter's pages", milter.http)):
         if page is not None:
             yield _ask(name, page, _PAGES, lambda answer: b" 200 " in answer[:20])
+    for address in (*policyd.listen, *policyd.maps, milter.listen):
+        if isinstance(address, Unix) and (what := kept_out("postfix", Path(address.path))):
+            yield Finding(BAD, f"Postfix at {address}", f"may not connect: {what}")
 
 
 def _ask(name: str, address: Endpoint, question: bytes, right: Callable[[bytes], bool]) -> Finding:
@@ -63,3 +72,38 @@ def _connect(address: Endpoint) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def kept_out(user: str, path: Path) -> str:
+    """What keeps a user from a socket: the first place on the way whose mode does not let it; "" for nothing.
+
+    Nothing is said of a user or a path that is not there, nor where an ACL may say otherwise.
+    """
+    try:
+        path.stat()
+        who = pwd.getpwnam(user)
+        groups = os.getgrouplist(user, who.pw_gid)
+        for place in (*reversed(path.parents), path):
+            needed = 0o6 if place == path else 0o1
+            found = place.stat()
+            if found.st_uid == who.pw_uid:
+                granted = found.st_mode >> 6
+            elif found.st_gid in groups:
+                granted = found.st_mode >> 3
+            else:
+                granted = found.st_mode
+            if needed & ~granted and "system.posix_acl_access" not in os.listxattr(place):
+                return f"{place} has the mode {stat.S_IMODE(found.st_mode):04o} and the {_owner(found)}"
+    except (KeyError, OSError):
+        pass
+    return ""
+
+
+def _owner(found: os.stat_result) -> str:
+    names = []
+    for get, number in ((pwd.getpwuid, found.st_uid), (grp.getgrgid, found.st_gid)):
+        try:
+            names.append(get(number)[0])
+        except KeyError:
+            names.append(str(number))
+    return "owner {}, group {}".format(*names)
