@@ -68,6 +68,14 @@ _MIDDLE = b"\x7f" * 32
 _TIMELINE = """CASE WHEN pg_is_in_recovery() THEN timeline_id
     ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END"""
 
+# A hot standby does not name the transactions that are open, only the oldest of them.
+_SNAPSHOT = """CASE WHEN pg_is_in_recovery()
+    THEN concat_ws(':', pg_snapshot_xmin(pg_current_snapshot()), pg_snapshot_xmax(pg_current_snapshot()))
+    ELSE pg_current_snapshot()::text END"""
+
+# Rows of another cluster's backup may have transaction ids that are still to come.
+_SINCE = "(version, hash) > (%(mark)s::xid8, %(after)s) AND version < pg_snapshot_xmax(pg_current_snapshot())"
+
 # Another database of the same cluster, a view in place of a table, a table that was dropped and restored: a
 # mark of the one says nothing of the other.
 _TABLE_OF = "(SELECT oid FROM pg_database WHERE datname = current_database()), '{}'::regclass::oid"
@@ -103,10 +111,12 @@ class Queries:
     """(hash, stored, mark) of rows that changed, in the order of marks, from behind (`mark`, `after`)."""
     removed: Query | None
     """(hash, stored or NULL, mark) of rows that were removed; stored if the row is there again."""
+    late: tuple[Query, ...]
+    """The same two for the transactions `open` alone."""
 
     def all(self) -> tuple[Query, ...]:
         """Each of them, for the audit."""
-        found = (self.find, self.fill, self.digest, self.point, self.changed, self.removed)
+        found = (self.find, self.fill, self.digest, self.point, self.changed, self.removed, *self.late)
         return tuple(query for query in found if query is not None)
 
 
@@ -118,8 +128,9 @@ def queries(view: str = "") -> Queries:
         fill=_fill(source),
         digest=_digest(source),
         point=_point(view),
-        changed=_changed_by_time(source) if view else _changed(source),
+        changed=_changed_by_time(source) if view else _changed(),
         removed=None if view else _removed(),
+        late=() if view else (_late(_removed()), _late(_changed())),
     )
 
 
@@ -145,17 +156,16 @@ FROM (SELECT hash, {_STORED} AS stored FROM {source}
 
 
 def _point(view: str) -> Query:
-    mark = f"(now() - interval '{OVERLAP}')" if view else "pg_snapshot_xmin(pg_current_snapshot())"
+    mark = f"(now() - interval '{OVERLAP}')::text" if view else _SNAPSHOT
     text = f"""SELECT concat_ws('/', system_identifier, {_TIMELINE}, {_TABLE_OF.format(view or TABLE)}),
-    {mark}::text, extract(epoch FROM now())::float8
+    {mark}, extract(epoch FROM now())::float8
 FROM pg_control_system(), pg_control_checkpoint()"""
     return Query("point", text, 1, {})
 
 
-def _changed(source: str) -> Query:
-    text = f"""SELECT hash, {_STORED}, version::text AS mark FROM {source}
-WHERE (version, hash) > (%(mark)s::xid8, %(after)s) AND version < pg_snapshot_xmax(pg_current_snapshot())
-ORDER BY version, hash LIMIT {BATCH}"""
+def _changed() -> Query:
+    text = f"""SELECT hash, {_STORED}, version::text AS mark FROM {TABLE}
+WHERE {_SINCE} ORDER BY version, hash LIMIT {BATCH}"""
     return Query("changed", text, BATCH, {"mark": "3", "after": _MIDDLE})
 
 
@@ -170,11 +180,14 @@ ORDER BY changed, hash LIMIT {BATCH}"""
 def _removed() -> Query:
     text = f"""SELECT gone.hash, (SELECT {_STORED} FROM {TABLE} back WHERE back.hash = gone.hash),
     gone.version::text AS mark
-FROM (SELECT hash, version FROM mxweir.removed
-    WHERE (version, hash) > (%(mark)s::xid8, %(after)s) AND version < pg_snapshot_xmax(pg_current_snapshot())
-    ORDER BY version, hash LIMIT {BATCH}) gone
+FROM (SELECT hash, version FROM mxweir.removed WHERE {_SINCE} ORDER BY version, hash LIMIT {BATCH}) gone
 ORDER BY gone.version, gone.hash"""
     return Query("removed", text, BATCH, {"mark": "3", "after": _MIDDLE})
+
+
+def _late(query: Query) -> Query:
+    text = query.text.replace(_SINCE, f"version = ANY(%(open)s::xid8[]) AND {_SINCE}")
+    return Query(f"{query.name} late", text, query.rows, query.sample | {"open": ["3", "4", "1000"]})
 
 
 ADD = Query(

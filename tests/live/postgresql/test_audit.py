@@ -89,8 +89,8 @@ def test_a_table_of_any_size_passes(ours):
     ("ruin", "named"),
     [
         ("ALTER TABLE mxweir.domains DROP CONSTRAINT domains_pkey", {"find", "fill", "digest", "remove"}),
-        ("DROP INDEX mxweir.domains_version", {"changed"}),
-        ("DROP INDEX mxweir.removed_version", {"removed"}),
+        ("DROP INDEX mxweir.domains_version", {"changed", "changed late"}),
+        ("DROP INDEX mxweir.removed_version", {"removed", "removed late"}),
     ],
 )
 def test_a_missing_index_is_found_at_any_size(large, ours, size, ruin, named):

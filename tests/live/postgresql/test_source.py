@@ -150,6 +150,61 @@ def test_a_transaction_that_commits_late_is_not_missed(connection, settings, sou
     assert digest("gone.example") not in replica
 
 
+def test_an_old_open_transaction_has_nothing_told_twice(connection, settings, source):
+    """What it does itself is told when it is committed, however many looks later."""
+    add(connection, "gone.example")
+    with psycopg.connect(settings.dsn) as idle:
+        add(idle, "late.example")
+        idle.execute("DELETE FROM mxweir.domains WHERE name = 'gone.example'")
+        add(connection, *names(20))
+        connection.execute("DELETE FROM mxweir.domains WHERE name = 'd0.example'")
+        point = source.point()
+        assert list(source.changes(point)) == []
+        add(connection, "new.example")
+        assert [key for batch in source.changes(point) for key, _ in batch] == [digest("new.example")]
+        point = source.point()
+        idle.commit()
+    told = {key: raw is not None for batch in source.changes(point) for key, raw in batch}
+    assert told == {digest("late.example"): True, digest("gone.example"): False}
+
+
+def test_what_a_long_transaction_did_comes_in_batches(connection, settings, source):
+    with psycopg.connect(settings.dsn) as slow:
+        add(slow, *names(20))
+        point = source.point()
+        slow.commit()
+    assert [len(batch) for batch in source.changes(point)] == [7, 7, 6]
+
+
+def test_a_point_of_a_former_version_tells_all_from_its_transaction_on(connection, source):
+    add(connection, "a.example")
+    former = source.point()
+    add(connection, *names(8))
+    for mark in (former.mark.partition(":")[0], former.mark.rpartition(":")[0]):
+        told = [key for batch in source.changes(former._replace(mark=mark)) for key, _ in batch]
+        assert told == [digest(name) for name in names(8)]
+
+
+def test_a_standby_that_does_not_name_what_is_open_misses_nothing():
+    with (
+        temporary_directory() as directory,
+        PostgreSQL(directory) as server,
+        Standby(directory, server) as standby,
+        psycopg.connect(server.dsn(), autocommit=True) as primary,
+    ):
+        migrate(primary, create=True)
+        with psycopg.connect(server.dsn()) as slow:
+            add(slow, "late.example")
+            add(primary, "early.example")
+            assert wait_until(standby.caught_up, 30.0)
+            point = point_of(standby)
+            slow.commit()
+        assert wait_until(standby.caught_up, 30.0)
+        with contextlib.closing(Source(Postgres(dsn=standby.dsn()))) as source:
+            told = [key for batch in source.changes(point) for key, _ in batch]
+        assert digest("late.example") in told
+
+
 def test_changes_come_in_the_order_of_transactions_whatever_their_digits(connection, source):
     connection.execute("ALTER TABLE mxweir.domains DISABLE TRIGGER ALL")
     for number in range(3, 40):
@@ -183,6 +238,8 @@ def test_rows_from_another_clusters_backup_are_not_changes_of_this_one(connectio
     [
         ({"identity": "other/1"}, "the table is another one"),
         ({"mark": "99999999"}, "the cluster was set back"),
+        ({"mark": "5:99999999:5"}, "the cluster was set back"),
+        ({"mark": "2026-01-01 00:00"}, "no snapshot"),
         ({"at": time.time() - 31 * 86_400}, "too long ago"),
     ],
 )

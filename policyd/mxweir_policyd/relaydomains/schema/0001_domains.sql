@@ -1,9 +1,9 @@
 -- Relay domains, for PostgreSQL 13 and later. Applied by `mxweir domains init`.
 --
 -- mxweir.domains is the truth; each host keeps a replica of it. A replica asks for what changed since it
--- last looked: by `version`, the id of the transaction that wrote a row. Of a snapshot the server says the
--- oldest transaction that was still open (pg_snapshot_xmin); whatever the snapshot did not show was written by
--- that one or a later one. So nothing is missed, in whatever order transactions commit, as it would be by time.
+-- last looked: by `version`, the id of the transaction that wrote a row. A snapshot says which transactions
+-- were still open; whatever it did not show was written by one of them or by a later one. So nothing is
+-- missed, in whatever order transactions commit, as it would be by time.
 
 -- The key of a name, also for an index on a table of your own. By `decode`, because the index has to know that the
 -- same text always gives the same bytes, which `convert_to` does not promise.

@@ -56,11 +56,40 @@ class PointLostError(SourceError):
 
 
 class Point(NamedTuple):
-    """Where the table stood: which one it is, what was not committed yet, seconds since the epoch."""
+    """Where the table stood: which one it is, what was not committed yet, seconds since the epoch.
+
+    The mark of our own table is a `Snapshot`, that of a customer's view a time.
+    """
 
     identity: str
     mark: str
     at: float
+
+
+class Snapshot(NamedTuple):
+    """Which transactions a look did not show: those from `since` on, and those of `open`."""
+
+    since: int
+    open: tuple[str, ...]
+    oldest: int
+    """The oldest transaction that was open."""
+    end: int
+    """No transaction from here on had ended."""
+
+    @classmethod
+    def of_mark(cls, mark: str) -> "Snapshot":
+        """From PostgreSQL's form, `oldest:end:open,open`; raises PointLostError.
+
+        Where the open ones are not named (a hot standby's `oldest:end`, and `oldest`
+        alone of former versions), all from the oldest on count as not shown.
+        """
+        oldest, _, rest = mark.partition(":")
+        end, named, listed = rest.partition(":")
+        try:
+            first, last = int(oldest), int(end or oldest)
+        except ValueError:
+            raise PointLostError(f"no snapshot: {mark}") from None
+        return cls(last if named else first, tuple(filter(None, listed.split(","))), first, last)
 
 
 class Digest(NamedTuple):
@@ -112,10 +141,17 @@ class Source:
 
         Take the next point before this one's changes are read.
         """
-        self._check(since)
-        if self._queries.removed is not None:
-            yield from self._pages(self._queries.removed, since.mark)
-        yield from self._pages(self._queries.changed, since.mark)
+        now = self.point()
+        _check(since, now)
+        if self._queries.removed is None:
+            yield from self._pages(self._queries.changed, since.mark)
+            return
+        seen = Snapshot.of_mark(since.mark)
+        _check_transactions(seen, Snapshot.of_mark(now.mark))
+        for query in self._queries.late if seen.open else ():
+            yield from self._pages(query, "0", open=list(seen.open))
+        for query in (self._queries.removed, self._queries.changed):
+            yield from self._pages(query, str(seen.since))
 
     def digest(self, after: bytes = b"") -> Digest:
         """Number and checksum of the next rows behind a hash; its `end` is LAST when these are the last."""
@@ -139,21 +175,12 @@ class Source:
                 poked += self.connection.notifies(timeout=0)
         return bool(poked)
 
-    def _pages(self, query: Query, mark: str) -> Iterator[list[Change]]:
-        rows = self._ask(query, mark=mark, after=b"")
+    def _pages(self, query: Query, mark: str, **values: object) -> Iterator[list[Change]]:
+        rows = self._ask(query, mark=mark, after=b"", **values)
         while rows:
             yield [(row[0], row[1]) for row in rows]
             full = len(rows) == BATCH
-            rows = self._ask(query, mark=rows[-1][2], after=rows[-1][0]) if full else []
-
-    def _check(self, since: Point) -> None:
-        now = self.point()
-        if now.identity != since.identity:
-            raise PointLostError(f"the table is another one: {since.identity} became {now.identity}")
-        if now.at - since.at > REMEMBERED:
-            raise PointLostError("the last look was too long ago: what was removed since is forgotten")
-        if self._queries.removed is not None and int(now.mark) < int(since.mark):
-            raise PointLostError("the cluster was set back: it has lost transactions")
+            rows = self._ask(query, mark=rows[-1][2], after=rows[-1][0], **values) if full else []
 
     def _ask(self, query: Query, **values: object) -> list[Any]:
         with self._bounded():
@@ -173,6 +200,18 @@ class Source:
             raise SourceError(text) from None
         finally:
             timer.cancel()
+
+
+def _check(since: Point, now: Point) -> None:
+    if now.identity != since.identity:
+        raise PointLostError(f"the table is another one: {since.identity} became {now.identity}")
+    if now.at - since.at > REMEMBERED:
+        raise PointLostError("the last look was too long ago: what was removed since is forgotten")
+
+
+def _check_transactions(since: Snapshot, now: Snapshot) -> None:
+    if now.oldest < since.oldest or now.end < since.end:
+        raise PointLostError("the cluster was set back: it has lost transactions")
 
 
 def connect(settings: Postgres, name: str = "mxweir") -> psycopg.Connection[Any]:
