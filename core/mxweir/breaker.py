@@ -70,6 +70,12 @@ class _Slice:
     failed: int = 0
     slow: int = 0
 
+    def add(self, calls: int, failed: int, slow: int) -> None:
+        """Count so many more."""
+        self.calls += calls
+        self.failed += failed
+        self.slow += slow
+
 
 class Breaker:
     """One backend's breaker. `now` is a time in seconds on any clock that never runs backwards."""
@@ -80,6 +86,8 @@ class Breaker:
         self.state = State.CLOSED
         self._round = 0
         self._slices = deque[_Slice]()
+        self._all = _Slice(0)
+        """The slices' numbers together."""
         self._since = now
         """When it closed, or opened for the first time since it was closed."""
         self._until = now
@@ -127,13 +135,10 @@ class Breaker:
             self._probing = False
 
     def _count(self, ok: bool, slow: bool, now: float) -> Change | None:
-        current = self._slice(now)
-        current.calls += 1
-        current.failed += not ok
-        current.slow += slow
-        calls = sum(piece.calls for piece in self._slices)
-        failed = sum(piece.failed for piece in self._slices)
-        late = sum(piece.slow for piece in self._slices)
+        current, all_ = self._slice(now), self._all
+        current.add(1, not ok, slow)
+        all_.add(1, not ok, slow)
+        calls, failed, late = all_.calls, all_.failed, all_.slow
         limits = self.settings
         if calls < limits.min_calls:
             return None
@@ -152,7 +157,8 @@ class Breaker:
         """The slice of the window that `now` lies in; those that have left the window are dropped."""
         number = int(now * _SLICES // self.settings.window)
         while self._slices and self._slices[0].number <= number - _SLICES:
-            self._slices.popleft()
+            left = self._slices.popleft()
+            self._all.add(-left.calls, -left.failed, -left.slow)
         if not self._slices or self._slices[-1].number != number:
             self._slices.append(_Slice(number))
         return self._slices[-1]
@@ -173,3 +179,4 @@ class Breaker:
         self._good = 0
         self._probing = False
         self._slices.clear()
+        self._all = _Slice(0)

@@ -18,7 +18,6 @@ before it had used up the time.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from time import monotonic
 
 from mxweir.breaker import Breaker, Change
@@ -126,7 +125,7 @@ class Scanner:
                 change = breaker.record(permit, _answered(result), now - began, now)
             pool.give_back(turn)
         self._tell(lane, result, now - began, change)
-        return result if isinstance(result, Failed) else replace(result, seconds=now - began)
+        return result if isinstance(result, Failed) else result.after(now - began)
 
     def _tell(self, lane: Lane, result: Result, seconds: float, change: Change | None) -> None:
         place = str(lane.position), str(lane.address)

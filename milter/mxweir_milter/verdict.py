@@ -83,6 +83,10 @@ class Scored:
     action: str = ""
     seconds: float = field(default=0.0, compare=False)
 
+    def after(self, seconds: float) -> "Scored":
+        """The same, which took so many seconds."""
+        return Scored(self.score, self.threshold, self.symbols, self.engine, self.action, seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:

@@ -45,7 +45,7 @@ class Define(NamedTuple):
     """Macros for the command of this letter, which follows; names as in MILTER_README: "i", "{auth_type}"."""
 
     command: bytes
-    macros: dict[str, str]
+    macros: Mapping[str, str]
 
 
 class Connect(NamedTuple):
@@ -203,8 +203,8 @@ def _texts(data: bytes) -> list[bytes]:
 
 
 def _define(data: bytes) -> Define:
-    if len(data) < 2:  # the most frequent of all: no macro of this command has a value
-        return Define(data, {})
+    if len(data) < 2:
+        return _NO_MACROS[data]
     if data[-1]:
         raise ValueError
     words = data[1:-1].decode("utf-8", "surrogateescape").split("\0")
@@ -242,6 +242,9 @@ def _header(data: bytes) -> Header:
     name, value = _texts(data)
     return Header(name, value)
 
+
+_NO_MACROS = {letter: Define(letter, {}) for letter in (b"", *(bytes([code]) for code in range(256)))}
+"""The most frequent of all: no macro of this command has a value."""
 
 _READERS: Mapping[bytes, Callable[[bytes], Command]] = {
     b"O": _negotiate,
