@@ -152,6 +152,8 @@ def _tenths(report: Report) -> int:
 def take_lock(directory: Path) -> int | None:
     """A descriptor that holds the lock of this host's follower; None while another process has it."""
     try:
+        # Where no daemon has run yet, there is nobody to wait for.
+        directory.mkdir(parents=True, exist_ok=True, mode=0o750)
         descriptor = os.open(directory / "follower.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError:
         return None

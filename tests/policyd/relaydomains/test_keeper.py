@@ -168,3 +168,10 @@ async def test_a_first_fill_is_told_at_each_tenth(tmp_path: Path) -> None:
     kept._take(Report(Following.FOLLOWING))
     told = [event.fields["done"] for event in recorder.events if isinstance(event, Notice) and event.fields]
     assert told == ["0%", *(f"{tenth}0%" for tenth in range(1, 11))]
+
+
+def test_where_no_daemon_has_run_yet_the_lock_is_free(tmp_path: Path) -> None:
+    lock = take_lock(tmp_path / "new" / "state")
+    assert lock is not None
+    assert take_lock(tmp_path / "new" / "state") is None
+    os.close(lock)
