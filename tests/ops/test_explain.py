@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from mxweir_ops.cli import main
-from mxweir_ops.commands import explain
 from mxweir_ops.lab.asking import USUAL, PolicyClient
 from mxweir_ops.lab.daemons import Addresses, Daemon, Setup, command
 from mxweir_ops.lab.place import temporary_directory
+from mxweir_policyd import control
 from mxweir_policyd.protocol import format_request
 
 RULES = """
@@ -137,7 +137,7 @@ def test_whoever_may_not_ask_the_daemon_reads_who_may(
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(explain.control, "ask", refused)
+    monkeypatch.setattr(control, "ask", refused)
     config = tmp_path / "mxweir.toml"
     config.write_text(f'state_dir = "{tmp_path}"\n')
     assert main(["explain", "--config", str(config), "--sender", "a@b.example"]) == 2
