@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mxweir_ops.cli import main
+from mxweir_ops.commands import explain
 from mxweir_ops.lab.asking import USUAL, PolicyClient
 from mxweir_ops.lab.daemons import Addresses, Daemon, Setup, command
 from mxweir_ops.lab.place import temporary_directory
