@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from mxweir.config import Config
@@ -20,12 +21,16 @@ from mxweir_policyd.refresh import DomainsFile
 from mxweir_policyd.relaydomains.index import Index
 from mxweir_policyd.relaydomains.replica import Replica
 from mxweir_policyd.relaydomains.report import Following
+from mxweir_policyd.relaydomains.tablefile import ReplicaError
 
 if TYPE_CHECKING:
     from mxweir_policyd.relaydomains.postgres import PostgresDomains
 
 _FIRST_LOAD = 60.0
 """Seconds to wait for the first domains before answering without."""
+
+_AGAIN_AFTER = 60.0
+"""Seconds until a table that could not be taken is looked at again."""
 
 _OUTCOMES = ("ours", "unknown", "remembered", "late", "away", "busy", "standby")
 
@@ -40,8 +45,10 @@ class RelayDomains:
             "mxweir_relay_confirmations", "Domains unknown here, by what PostgreSQL said.", ["outcome"]
         )
         self._replica = Replica(config.state_dir, mend=True)
+        self._replica.pending = True
         self._file = DomainsFile(config.domains.file, config.domains.max_shrink)
         self._loading = asyncio.Lock()
+        self._again = 0.0
         self._postgres: PostgresDomains | None = None
         self._told_off = False
         if config.postgres is not None:
@@ -116,6 +123,8 @@ class RelayDomains:
 
     async def _watch_file(self) -> None:
         while True:
+            if self._replica.displaced() and monotonic() >= self._again:
+                await self._move()
             if self._file.changed():
                 await self._load()
             await asyncio.sleep(1.0)
@@ -127,7 +136,35 @@ class RelayDomains:
         """
         events: list[Event] = []
         async with self._loading:
-            await in_thread(partial(self._file.load, self._replica, events.append))
+            try:
+                await in_thread(partial(self._file.load, self._replica, events.append))
+            finally:
+                self._replica.pending = False  # also where it failed: what it has is what counts
+        for event in events:
+            self._observe(event)
+
+    async def _move(self) -> None:
+        """Go on with the table that is where commands and others find it, once it has the file's domains."""
+        events: list[Event] = []
+        self._again = monotonic() + _AGAIN_AFTER
+        why = "the domains file could not be loaded into it"
+        async with self._loading:
+            try:
+                successor = await in_thread(self._replica.successor)
+                if await in_thread(partial(self._file.load, successor, events.append)):
+                    if self._replica.succeed(successor):
+                        events.append(
+                            Trouble("domain table replaced", "taken, with what the domains file has")
+                        )
+                    self._again = 0.0
+                    why = ""
+                else:
+                    successor.close()
+            except (ReplicaError, OSError) as error:
+                why = str(error)
+        if why:
+            what = f"{why}; tried again in {_AGAIN_AFTER:g} s, and the former table is asked"
+            events.append(Trouble("domain table not replaced", what, "error"))
         for event in events:
             self._observe(event)
 
@@ -143,6 +180,12 @@ class RelayDomains:
         postgres = self._postgres
         count = self._replica.count if postgres is None else postgres.index.count
         metrics.gauge("mxweir_relay_domains", "Domains in the replica.", [], lambda: [((), count())])
+        metrics.gauge(
+            "mxweir_relay_domains_pending",
+            "1 from a start until the domains file was loaded, or could not be.",
+            [],
+            lambda: [((), float(self._replica.pending))],
+        )
         kept = self._kept
         metrics.gauge(
             "mxweir_postfix_tables_kept",

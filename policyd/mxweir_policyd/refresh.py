@@ -31,12 +31,15 @@ class DomainsFile:
         """Whether the file is another one than at the last `load`, or that one failed a while ago."""
         return self._signature() != self._seen or monotonic() > self._again
 
-    def load(self, replica: Replica, observe: Observer) -> None:
-        """Let the replica's domains from the file be what the file says now; tells what came of it."""
+    def load(self, replica: Replica, observe: Observer) -> bool:
+        """Let the replica's domains from the file be what the file says now; tells what came of it.
+
+        False where it could not be done and is to be tried again.
+        """
         self._seen, self._again = self._signature(), inf
         if self._seen is None:
             observe(warning("domains file not there", file=str(self._path), effect="known domains stay"))
-            return
+            return True
         try:
             found = read_domains(self._path, FROM_FILE)
             for line in found.bad[:_TOLD]:
@@ -50,8 +53,10 @@ class DomainsFile:
         except (ReplicaError, OSError) as error:
             self._again = monotonic() + _AGAIN_AFTER
             observe(Trouble("domains file not loaded", f"{self._path}: {error}", "error"))
+            return False
         else:
             observe(notice("domains loaded", file=str(self._path), **changed._asdict()))
+        return True
 
     def _signature(self) -> tuple[int, ...] | None:
         try:

@@ -1,5 +1,6 @@
 """What a running daemon takes over: a new configuration on SIGHUP, a new domains file by itself."""
 
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -143,6 +144,28 @@ def test_a_domains_file_that_vanishes_changes_nothing(own: "Policyd") -> None:
     assert own.wait_for(event="domains file not there")
     assert ours(own, "example.org")
     assert not ours(own, "foreign.example")
+
+
+@pytest.mark.parametrize("restored", [True, False])
+def test_a_table_that_is_removed_or_restored_under_the_daemon_is_taken_and_changed_by_commands(
+    own: "Policyd", restored: bool
+) -> None:
+    table = own.state / "domains.lmdb"
+    own.start()
+    if restored:
+        shutil.copy(table, own.state / "backup")
+        own.domains.write_text(own.domains.read_text() + "since.example\n")
+        assert wait_until(lambda: ours(own, "since.example"), SOON)
+        (own.state / "backup").rename(table)
+    else:
+        table.unlink()
+        assert wait_until(table.exists, SOON)
+    own.wait_for(event="domain table replaced")
+    assert mxweir(own, "domains", "add", "added.example").returncode == 0
+    known = ("example.org", "added.example", *(["since.example"] if restored else []))
+    assert all(ours(own, domain) for domain in known)
+    assert not ours(own, "foreign.example")
+    assert len(own.records(event="domain table replaced")) == 1
 
 
 def test_a_damaged_table_is_made_anew_from_the_file_at_the_next_start(own: "Policyd") -> None:

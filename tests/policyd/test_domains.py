@@ -3,24 +3,29 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from mxweir.config import loads
 from mxweir.domains.match import Match, State
+from mxweir.domains.record import FROM_FILE, Record
 from mxweir.metrics import Metrics
 from mxweir.service import SettingError
 from mxweir_policyd.domains import RelayDomains
 from mxweir_policyd.refresh import DomainsFile
+from mxweir_policyd.relaydomains.replica import Replica
 
 
 def test_one_load_of_the_domains_file_ends_before_the_next_begins(tmp_path: Path) -> None:
     class Slow(DomainsFile):
-        def load(self, replica: object, observe: Callable[..., None]) -> None:
+        def load(self, replica: object, observe: Callable[..., None]) -> bool:
             steps.append("begins")
             time.sleep(0.05)
             steps.append("ends")
+            return True
 
     async def twice() -> None:
         domains = RelayDomains(loads(f'state_dir = "{tmp_path}"'), lambda _: None, Metrics("policyd"))
@@ -31,6 +36,36 @@ def test_one_load_of_the_domains_file_ends_before_the_next_begins(tmp_path: Path
     steps: list[str] = []
     asyncio.run(twice())
     assert steps == ["begins", "ends"] * 2
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("no")])
+def test_until_the_domains_file_was_loaded_after_a_start_nothing_is_refused_for_good(
+    tmp_path: Path, fault: Exception | None
+) -> None:
+    """It may have been written while no daemon ran; a table of last time is asked from the start on."""
+    file = tmp_path / "domains"
+    file.write_text("known.example\nnew.example\n")
+    replica = Replica(tmp_path)
+    replica.add([Record("known.example")], FROM_FILE)
+    replica.close()
+    asked = ("known.example", "new.example", "foreign.example")
+
+    async def started() -> tuple[list[State], list[State]]:
+        config = loads(f'state_dir = "{tmp_path}"\n[domains]\nfile = "{file}"')
+        domains = RelayDomains(config, lambda _: None, Metrics("policyd"))
+        if fault is not None:
+            domains._file.load = Mock(side_effect=fault)  # type: ignore[method-assign]
+        await domains.first_load()
+        before = [domains.table.find(name).state for name in asked]
+        with suppress(RuntimeError):
+            await domains._load()
+        after = [domains.table.find(name).state for name in asked]
+        domains.close()
+        return before, after
+
+    before, after = asyncio.run(started())
+    assert before == [State.OURS, State.FAILED, State.FAILED]
+    assert after == [State.OURS, State.NOT_OURS if fault else State.OURS, State.NOT_OURS]
 
 
 def test_without_postgresql_nothing_can_be_confirmed_and_nothing_is_said_of_a_replica(tmp_path: Path) -> None:

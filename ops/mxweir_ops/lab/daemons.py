@@ -126,6 +126,11 @@ class Daemon(Server):
             lambda: get(page, "/readyz")[0] == 200 if isinstance(page, Inet) else _accepts(listen),
             _START_SECONDS,
         )
+        if self.verb == "policyd" and isinstance(page, Inet):
+            # Until then a domain that it does not know is not refused for good.
+            wait_until(
+                lambda: "\nmxweir_relay_domains_pending 1" not in get(page, "/metrics")[1], _START_SECONDS
+            )
 
     def stop(self) -> None:
         """SIGTERM, and wait until it has drained."""

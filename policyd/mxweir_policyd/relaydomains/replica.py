@@ -7,6 +7,7 @@ remembered, for a second.
 """
 
 import contextlib
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,11 @@ from mxweir_policyd.relaydomains.tablefile import (
 )
 
 _REMEMBERED = 16_384
+
+_SUCCESSOR = "domains.new"
+
+Identity = tuple[int, ...] | None
+"""Which file is at a place, and in which state; None for no file."""
 
 
 class ShrinkError(ReplicaError):
@@ -47,15 +53,20 @@ class Replica:
     old file, which nobody else sees any more. Raises ReplicaError.
     """
 
-    def __init__(self, directory: Path, mend: bool = False) -> None:
-        self.path = directory / HERE
+    def __init__(self, directory: Path, mend: bool = False, name: str = HERE) -> None:
+        self.path = directory / name
         self.put_aside: Path | None = None
         """Where the table is that was found damaged when this one was opened."""
         self._marker = self.path.with_suffix(".unsure")
         self._mend = mend
         self._environment = self._open()
+        self._inode = self.path.stat().st_ino
+        self.origin: Identity = None
+        """Of a successor, what was there when it was made."""
         self.unsure = self._marker.exists()
         """Whether the table was begun anew after damage: what it lacks may be ours all the same."""
+        self.pending = False
+        """Whether a source has still to say what it has since this process began: what lacks may be ours."""
         self._ours: set[str] = set()
 
     def close(self) -> None:
@@ -76,6 +87,50 @@ class Replica:
         self._ours.clear()
         self.unsure = self._marker.exists()
 
+    def displaced(self) -> bool:
+        """Whether the file was removed, or another one is in its place, where others look and write."""
+        there = _identity(self.path)
+        return there is None or there[0] != self._inode
+
+    def successor(self) -> "Replica":
+        """What was put in the place of this table; or a copy of this one, where it was just removed.
+
+        It is under another name until `succeed`: LMDB's lock file belongs to this one,
+        and would tell wrong about another. Raises ReplicaError.
+        """
+        fresh, origin = self.path.with_name(_SUCCESSOR), _identity(self.path)
+        try:
+            for path in (fresh, _lock(fresh)):
+                path.unlink(missing_ok=True)
+            if origin is None:
+                self._environment.copy(str(fresh))
+            else:
+                shutil.copyfile(self.path, fresh)
+            fresh.chmod(0o660)
+        except (OSError, lmdb.Error) as error:
+            raise ReplicaError(f"{self.path}: cannot be copied: {error}") from None
+        made = Replica(self.path.parent, name=_SUCCESSOR)
+        made.origin = origin
+        return made
+
+    def succeed(self, successor: "Replica") -> bool:
+        """Go on with a successor, in the place of this table; False if that was changed meanwhile."""
+        if _identity(self.path) != successor.origin:
+            successor.close()
+            return False
+        # The lock first: who opens the table between the two changes what is gone then, and harms nothing.
+        _lock(successor.path).rename(_lock(self.path))
+        successor.path.rename(self.path)
+        self._environment.close()
+        self._environment = successor.hand_over()
+        self._inode = self.path.stat().st_ino
+        self._ours.clear()
+        return True
+
+    def hand_over(self) -> lmdb.Environment:
+        """The open file of a successor, which is not to be used any more."""
+        return self._environment
+
     def accept(self) -> None:
         """The operator says that the table is whole again, after it was damaged."""
         self._marker.unlink(missing_ok=True)
@@ -88,7 +143,7 @@ class Replica:
                 match = find(domain, read.get)
                 if match is not NOT_OURS:
                     return match
-                if self.unsure:
+                if self.unsure or self.pending:
                     return Match(State.FAILED)
                 return NOT_OURS if read.stat()["entries"] else Match(State.OFF)
         except lmdb.Error:
@@ -96,7 +151,7 @@ class Replica:
 
     def off(self) -> bool:
         """Whether nothing was ever given to tell by: the first domain will switch the check on."""
-        return not self.unsure and self.count() == 0
+        return not self.unsure and not self.pending and self.count() == 0
 
     def count(self) -> int:
         """Domains in the table."""
@@ -184,6 +239,18 @@ class Replica:
             self._marker.touch(mode=0o640)
             self.put_aside = put_aside(self.path)
             return open_table(self.path)
+
+
+def _identity(path: Path) -> Identity:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(f"{path.name}-lock")
 
 
 def _put(write: "lmdb.Transaction[bytes]", record: Record) -> bool:

@@ -435,6 +435,52 @@ def test_an_empty_file_is_a_new_table(tmp_path: Path) -> None:
 # Trouble with the disk
 
 
+def test_another_table_in_its_place_is_taken_and_written_by_everybody_from_then_on(tmp_path: Path) -> None:
+    (tmp_path / "backup").mkdir()
+    with closed(Replica(tmp_path / "backup")) as backup:
+        for number in range(9):  # other transaction ids than those of the lock file in use
+            backup.add(records(f"old{number}.example").values(), FROM_COMMAND)
+    with closed(Replica(tmp_path)) as replica:
+        replica.add(records("now.example").values(), FROM_COMMAND)
+        assert not replica.displaced()
+        backup.path.rename(replica.path)
+        assert replica.displaced()
+        assert replica.state("now.example") is State.OURS
+        assert replica.succeed(replica.successor())
+        assert not replica.displaced()
+        with another_process("replica.add([Record('new.example')], FROM_COMMAND)", tmp_path) as command:
+            assert command.wait(30) == 0
+        asked = ("old0.example", "old8.example", "new.example", "now.example")
+        assert [replica.state(name) for name in asked] == [State.OURS] * 3 + [State.NOT_OURS]
+
+
+def test_a_table_that_was_removed_is_put_back_with_all_it_had(tmp_path: Path) -> None:
+    with closed(Replica(tmp_path)) as replica:
+        replica.add(records("example.org").values(), FROM_COMMAND)
+        replica.path.unlink()
+        assert replica.displaced()
+        assert replica.succeed(replica.successor())
+        assert replica.state("example.org") is State.OURS
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["domains.lmdb", "domains.lmdb-lock"]
+    with closed(Replica(tmp_path)) as restarted:
+        assert restarted.state("example.org") is State.OURS
+
+
+def test_what_is_damaged_or_changed_meanwhile_is_not_taken(tmp_path: Path) -> None:
+    with closed(Replica(tmp_path)) as replica:
+        replica.replace(FROM_FILE, numbered(3000), 1.0)
+        whole = replica.path.read_bytes()
+        replica.path.unlink()
+        replica.path.write_bytes(cut(0.5)(whole))
+        with pytest.raises(ReplicaError, match="damaged"):
+            replica.successor()
+        replica.path.write_bytes(whole)
+        successor = replica.successor()
+        replica.path.unlink()
+        assert not replica.succeed(successor)
+        assert replica.state("d1.example") is State.OURS
+
+
 def test_a_missing_state_directory_is_made(tmp_path: Path) -> None:
     with closed(Replica(tmp_path / "a" / "b")) as replica:
         replica.add(records("example.org").values(), FROM_COMMAND)
