@@ -81,6 +81,16 @@ def _match(raw: bytes) -> Match:
     return Match(State.NOT_OURS if raw[0] & DISABLED else State.OURS, raw)
 
 
+def exact(match: Match, domain: str) -> bool:
+    """Whether the record is that of the folded domain itself, and not of one above it."""
+    return match.raw.endswith(b"\0" + domain.encode("utf-8", "surrogatepass"))
+
+
+def nearest(first: Match, second: Match) -> Match:
+    """Of what two tables say of a domain, that of the nearest record; the first where both are as near."""
+    return second if len(second.by) > len(first.by) else first
+
+
 def parents(domain: str) -> Iterator[str]:
     """The names above a folded domain whose records may include it, nearest first: of two labels or more."""
     for _ in range(PARENTS):

@@ -13,7 +13,7 @@ from typing import Any
 import lmdb
 
 from mxweir.domains.damage import check_whole
-from mxweir.domains.match import NOT_OURS, Match, State, find
+from mxweir.domains.match import NOT_OURS, Match, State, exact, find, nearest
 
 HERE = "domains.lmdb"
 """The table of the domains file and the commands, in the state directory."""
@@ -183,9 +183,8 @@ class DomainReader:
     def find(self, domain: str) -> Match:
         """The match of a folded domain; NOT_OURS where neither table speaks for it."""
         match = self.postgres.find(domain)
-        if match.raw:
-            return match
-        match = self.here.find(domain)
+        if not exact(match, domain):
+            match = nearest(match, self.here.find(domain))
         return match if match.raw else NOT_OURS
 
     def tick(self) -> None:

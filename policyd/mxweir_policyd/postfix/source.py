@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from mxweir.domains.match import Match
+from mxweir.domains.match import Match, exact
 from mxweir.domains.reader import PROGRESS, DomainReader, TableReader
 from mxweir.domains.record import Record
 from mxweir_policyd.relaydomains.progress import Progress
@@ -38,7 +38,7 @@ class Tables:
         if self._postgres:
             yield from _records(self._reader.postgres)
         for record in _records(self._reader.here):
-            if not self._postgres or not self._reader.postgres.find(record.domain).raw:
+            if not self._postgres or not exact(self._reader.postgres.find(record.domain), record.domain):
                 yield record
 
     def whole(self) -> bool:

@@ -1,11 +1,11 @@
 """The answer of a host that follows PostgreSQL: its replica, and what is given on this host.
 
-What PostgreSQL says of a domain goes before what is said here; a domain that
+The nearest record of both decides, and of two for the same name PostgreSQL's; a domain that
 neither knows may be one that was added a moment ago, so it is not simply "not
 ours": whoever asks has PostgreSQL confirm it (`confirm`).
 """
 
-from mxweir.domains.match import Match, State
+from mxweir.domains.match import NOT_OURS, Match, State, exact, nearest
 from mxweir.domains.reader import FROZEN, PROGRESS, TableReader
 from mxweir_policyd.relaydomains.progress import Progress
 from mxweir_policyd.relaydomains.replica import Replica
@@ -39,9 +39,11 @@ class Index:
     def find(self, domain: str) -> Match:
         """Is the folded domain ours, by which record? UNCONFIRMED where only PostgreSQL can tell."""
         match = self._postgres.find(domain)
-        if match.raw:
-            return match if match.state is State.OURS else Match(State.UNCONFIRMED, match.raw)
-        here = self._here.find(domain)
+        here = NOT_OURS if exact(match, domain) else self._here.find(domain)
+        if match.raw and nearest(match, here) is match:
+            if match.state is State.OURS:
+                return match
+            return here if here.state is State.FAILED else Match(State.UNCONFIRMED, match.raw)
         if here.state in (State.OURS, State.FAILED):
             return here
         return here if here.state is State.OFF and self.empty() else Match(State.UNCONFIRMED)

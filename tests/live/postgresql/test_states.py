@@ -44,6 +44,7 @@ class Scene:
     host_dsn: str
     host: Host
     undo: ExitStack
+    known: str = KNOWN
 
     @property
     def database(self) -> str:
@@ -220,6 +221,17 @@ def switched_off(scene: Scene) -> None:
     all_well(scene)
 
 
+def above_switched_off(scene: Scene) -> None:
+    with psycopg.connect(scene.dsn) as connection:
+        columns = "(name, include_subdomains, enabled)"
+        connection.execute(f"INSERT INTO mxweir.domains {columns} VALUES ('off.example', true, false)")
+    scene.told("relay domains changed")
+    scene.known = "sub.off.example"
+    scene.host.domains.write_text(f"{scene.known}\n")
+    scene.host.wait_for(PATIENCE, event="domains loaded", added=1)
+    all_well(scene)
+
+
 def empty(scene: Scene) -> None:
     scene.host.stop()
     (scene.host.state / POSTGRES).unlink()
@@ -247,6 +259,8 @@ SCENES: dict[str, Callable[[Scene], None]] = {
     "replica frozen by hand": frozen_by_hand,
     "PostgreSQL would take away more than `domains.max_shrink`": shrunk,
     "a domain is switched off there (`enabled = false`)": switched_off,
+    "a domain is switched off there with its subdomains, and the domains file of this host has one below it"
+    ' (here "known")': above_switched_off,
     "PostgreSQL's table is empty, and nothing is given on this host": empty,
 }
 
@@ -312,6 +326,6 @@ def test_the_table_has_each_state_that_is_tested_and_no_other() -> None:
 @pytest.mark.parametrize("state", SCENES)
 def test_in_each_state_each_domain_gets_what_the_table_says(scene: Scene, state: str) -> None:
     SCENES[state](scene)
-    expected = dict(zip((KNOWN, SINCE, FOREIGN), (WORDS[cell] for cell in table()[state]), strict=True))
+    expected = dict(zip((scene.known, SINCE, FOREIGN), (WORDS[cell] for cell in table()[state]), strict=True))
     asked = {domain: scene.host.ask(domain) for domain, answer in expected.items() if answer}
     assert asked == {domain: answer for domain, answer in expected.items() if answer}

@@ -65,6 +65,18 @@ def test_a_domain_that_is_switched_off_is_to_be_confirmed_whatever_is_said_here(
     assert tables.index.find("example.org").state is State.UNCONFIRMED
 
 
+def test_the_nearest_record_of_both_sides_decides(tables: Tables) -> None:
+    tables.postgres(record(".off.example", enabled=False), record(".on.example"))
+    hops = [Record("sub.off.example", "smtp:[a]"), Record("sub.on.example", "smtp:[b]")]
+    tables.here.add([*hops, Record("on.example", "smtp:[c]", include_subdomains=True)], FROM_COMMAND)
+    found = {name: tables.index.find(name) for name in ("sub.off.example", "off.example", "x.off.example")}
+    assert [match.state for match in found.values()] == [State.OURS, State.UNCONFIRMED, State.UNCONFIRMED]
+    asked = ("sub.off.example", "sub.on.example", "x.on.example", "on.example")
+    assert [tables.index.find(name).next_hop for name in asked] == ["smtp:[a]", "smtp:[b]", "", ""]
+    tables.here.pending = True
+    assert tables.index.find("x.off.example").state is State.FAILED
+
+
 def test_when_nobody_has_any_domain_the_check_is_off(tables: Tables) -> None:
     tables.postgres(filled=True)
     assert tables.index.find("example.org").state is State.OFF
