@@ -5,6 +5,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from random import random
+from time import monotonic
 from typing import cast
 
 from mxweir.backoff import Backoff
@@ -13,6 +14,10 @@ from mxweir_policyd.postfix.report import BEAT, Report, Settings
 
 _SILENT = 300.0
 """Seconds without a word after which the tables count as not kept: it hangs, or writes millions of rows."""
+
+
+_GOOD = 60.0
+"""Seconds that a keeper must have lived for its end to be an accident, and not a fault of its start."""
 
 
 class KeptTables:
@@ -43,7 +48,10 @@ class KeptTables:
             if self._settings is None:
                 await self._renewed.wait()
                 continue
+            begun = monotonic()
             status = await self._live(self._settings)
+            if monotonic() - begun > _GOOD:
+                backoff.succeeded()
             self.last = Report()
             if not self._renewed.is_set():
                 what = f"its keeper ended with status {status}; started again"
