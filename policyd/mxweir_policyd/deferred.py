@@ -40,8 +40,10 @@ class Debts:
         self.open += 1
 
         def settle(word: T) -> None:
-            owed.reply = finish(word)
-            self.open -= 1
+            try:
+                owed.reply = finish(word)
+            finally:
+                self.open -= 1
             owed.known()
 
         ask(settle)

@@ -16,6 +16,9 @@ from mxweir_policyd.socketmap import Lookup, format_answer
 
 _NOT_FOUND = format_answer("NOTFOUND")
 
+FAILED = format_answer("TEMP", "internal error")
+"""The answer where there is none for a fault of ours."""
+
 
 class Unconfirmed(NamedTuple):
     """There is no answer before PostgreSQL has been asked about this folded domain."""

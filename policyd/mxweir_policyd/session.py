@@ -69,14 +69,22 @@ class Answerer:
 
     def look_up(self, lookup: Lookup) -> bytes | Owed:
         """The answer to a lookup in a map."""
-        found = maps.answer(lookup, self.pipeline.domains)
+        found = self._found(lookup)
         if not isinstance(found, maps.Unconfirmed):
             return found
 
         def finish(confirmed: Match) -> bytes:
-            return cast("bytes", maps.answer(lookup, self.pipeline.domains, confirmed))
+            return cast("bytes", self._found(lookup, confirmed))
 
         return self.debts.owe(partial(self.confirm, found.domain), finish)
+
+    def _found(self, lookup: Lookup, confirmed: Match | None = None) -> bytes | maps.Unconfirmed:
+        try:
+            return maps.answer(lookup, self.pipeline.domains, confirmed)
+        except Exception as error:  # noqa: BLE001 - whatever it is, Postfix gets its answer
+            what = f"{type(error).__name__}: {error}"
+            self.observe(Trouble("internal error, answered TEMP", what, "error"))
+            return maps.FAILED
 
     def _decide(self, request: Attributes, now: float, started: float) -> bytes | Owed:
         """The long way."""

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,14 @@ def test_an_answer_that_is_owed_is_written_when_it_is_known() -> None:
     assert (written, debts.open, len(answers)) == ([], 1, 1)
     backend.asked[0]("later")
     assert (written, debts.open, len(answers)) == ([b"later"], 0, 0)
+
+
+def test_a_debt_whose_answer_cannot_be_made_is_none_any_more() -> None:
+    debts, backend = Debts(), Backend()
+    debts.owe(backend.ask, lambda _: bytes(-1))
+    with pytest.raises(ValueError, match="negative"):
+        backend.asked[0]("later")
+    assert debts.open == 0
 
 
 def test_answers_behind_one_that_is_owed_wait_for_it() -> None:

@@ -12,6 +12,7 @@ from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.deferred import Owed
 from mxweir_policyd.protocol import Request
 from mxweir_policyd.session import Answerer
+from mxweir_policyd.socketmap import Lookup
 
 CONFIG = """
 [[access]]
@@ -97,3 +98,18 @@ def test_without_anybody_to_ask_a_domain_that_is_unknown_here_gets_450() -> None
     [reply] = made.answer([Request(recipient=b"x@new.example")])
     assert isinstance(reply, bytes)
     assert reply.startswith(b"action=450 4.3.0 ")
+
+
+def test_a_fault_in_a_lookup_is_a_temporary_failure_also_when_postgresql_was_asked_first() -> None:
+    table = Table(answer=State.UNCONFIRMED)
+    made, recorder = answerer(table)
+    asked: list[Callable[[Match], None]] = []
+    made.confirm = lambda _, resume: asked.append(resume)
+    owed = made.look_up(Lookup("relay-domains", "a.example"))
+    table._error = OSError("boom")
+    asked[0](Match(State.OURS))
+    assert isinstance(owed, Owed)
+    assert (owed.reply, made.debts.open) == (b"19:TEMP internal error,", 0)
+    assert made.look_up(Lookup("relay-domains", "a.example")) == owed.reply
+    told = [event.what for event in recorder.events if isinstance(event, Trouble)]
+    assert told == ["internal error, answered TEMP"] * 2
