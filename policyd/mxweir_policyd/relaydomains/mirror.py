@@ -28,7 +28,14 @@ import lmdb
 from mxweir.domains.reader import DATABASES, FROZEN, JOURNAL, META, POSTGRES, PROGRESS, RECORDS
 from mxweir.domains.record import DISABLED, Record
 from mxweir_policyd.relaydomains.progress import Point, Progress
-from mxweir_policyd.relaydomains.tablefile import DamagedError, ReplicaError, open_table, put_aside, writing
+from mxweir_policyd.relaydomains.tablefile import (
+    DamagedError,
+    ReplicaError,
+    free_places,
+    open_table,
+    put_aside,
+    writing,
+)
 
 _LOSSES = b"losses"
 
@@ -77,7 +84,11 @@ class Mirror:
         self._environment.close()
 
     def check_place(self) -> None:
-        """Raise ReplicaError if the file is not that which readers find, as when a backup was restored."""
+        """Raise ReplicaError if the file is not that which readers find, as when a backup was restored.
+
+        Call it every second or so: it frees the places of readers that were killed, too.
+        """
+        free_places(self._environment)
         try:
             if self.path.stat().st_ino == self._inode:
                 return

@@ -20,6 +20,7 @@ from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record, said, unsaid
 from mxweir_policyd.relaydomains.tablefile import (
     DamagedError,
     ReplicaError,
+    free_places,
     open_table,
     put_aside,
     writing,
@@ -86,6 +87,7 @@ class Replica:
         """Forget what is remembered; call it every second or so, so that a removed domain is soon refused."""
         self._ours.clear()
         self.unsure = self._marker.exists()
+        free_places(self._environment)
 
     def displaced(self) -> bool:
         """Whether the file was removed, or another one is in its place, where others look and write."""

@@ -42,6 +42,15 @@ def open_table(path: Path, databases: int = 0) -> lmdb.Environment:
         raise ReplicaError(f"{path}: cannot be opened: {why.removeprefix(f'{path}: ')}{whose}") from None
 
 
+def free_places(environment: lmdb.Environment) -> None:
+    """Give the places of readers that were killed to others; call it now and then.
+
+    There are a thousand, and without one nobody can read; what such a reader last read keeps its room, too.
+    """
+    with contextlib.suppress(lmdb.Error):
+        environment.reader_check()
+
+
 def put_aside(path: Path) -> Path:
     """Keep a damaged table under another name, for whoever wants to see. Raises ReplicaError."""
     try:

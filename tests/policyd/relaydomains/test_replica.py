@@ -290,6 +290,17 @@ print(replica.find("ours.example").state.name)
         assert hear(other) == "OURS\n"
 
 
+def test_the_place_of_a_reader_that_was_killed_is_free_after_the_next_tick(replica: Replica) -> None:
+    code = "reading = replica._environment.begin(); print(flush=True); sys.stdin.read()"
+    with another_process(code, replica.path.parent) as reader:
+        hear(reader)
+        assert str(reader.pid) in replica._environment.readers()
+        replica.tick()
+        assert str(reader.pid) in replica._environment.readers()
+    replica.tick()
+    assert str(reader.pid) not in replica._environment.readers()
+
+
 def test_a_process_killed_in_the_middle_of_a_change_leaves_the_old_table(tmp_path: Path) -> None:
     with closed(Replica(tmp_path)) as replica:
         replica.replace(FROM_FILE, numbered(1000), 1.0)
