@@ -65,7 +65,8 @@ END $$;
 
 CREATE TRIGGER stamp BEFORE INSERT OR UPDATE ON mxweir.domains
     FOR EACH ROW EXECUTE FUNCTION mxweir.stamp();
--- Also where the rows come by logical replication.
+-- Also where the rows come by logical replication. Triggers for each statement do not fire there: nobody is
+-- notified, and what is deleted is not remembered in mxweir.removed; the full comparison finds it.
 ALTER TABLE mxweir.domains ENABLE ALWAYS TRIGGER stamp;
 
 -- One notification a transaction, however many rows it changes: the same payload is not sent twice.
