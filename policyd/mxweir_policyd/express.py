@@ -20,7 +20,7 @@ writes `__init__`. For one limit by sender it reads:
                 return
             client = clients[client]
             ...
-            if is_ours(recipient.domain) is not OURS:
+            if recipient.domain not in ours and state_of(recipient.domain) is not OURS:
                 return
             identity = hash((instance, state, recipient.given)) if instance else 0
             if identity in lately or identity in before:
@@ -43,7 +43,7 @@ is left is memory that the processor has to wait for.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mxweir.access import AccessList
 from mxweir.domains.match import State
@@ -52,6 +52,9 @@ from mxweir.ratelimit.arithmetic import ROUNDING
 from mxweir.ratelimit.limits import LONGEST_JOINED, SEPARATOR, Limit, Limits
 from mxweir.ratelimit.memory import GcraTable
 from mxweir_policyd.protocol import Attributes, format_reply
+
+if TYPE_CHECKING:
+    from mxweir_policyd.pipeline import Domains
 
 Express = Callable[[Sequence[Attributes], list[Any], float], None]
 """Takes questions, the list that their replies are put into, and the time in seconds.
@@ -77,9 +80,7 @@ _PLACES = {
 _SEPARATOR = repr(SEPARATOR)
 
 
-def write_express(
-    folder: Folder, access: AccessList, is_ours: Callable[[str], State], limits: Limits
-) -> Express:
+def write_express(folder: Folder, access: AccessList, domains: "Domains", limits: Limits) -> Express:
     """The express lane of these checks; to be written anew when limits are given other tables."""
     asked = limits.asked_at(b"RCPT", b"")
     names: dict[str, Any] = {
@@ -89,7 +90,8 @@ def write_express(
         "fold_word": fold_word,
         "Facts": Facts,
         "find": access.find,
-        "is_ours": is_ours,
+        "ours": domains.ours,
+        "state_of": domains.state,
         "OURS": State.OURS,
         "repeats": limits.repeats,
         "PASSED": PASSED,
@@ -120,12 +122,12 @@ _RELAY = (
     "sender = senders[sender]",
     "recipient = recipients[recipient]",
     "if context:",
-    '    if context == b"relay" and is_ours(recipient.domain) is OURS:',
+    '    if context == b"relay" and state_of(recipient.domain) is OURS:',
     "        reply(PASSED)",
     "        continue",
     '    if context != b"limits":',
     "        return",
-    "elif is_ours(recipient.domain) is not OURS:",
+    "elif recipient.domain not in ours and state_of(recipient.domain) is not OURS:",
     "    return",
 )
 _ACCESS = (

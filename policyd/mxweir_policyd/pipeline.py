@@ -15,6 +15,7 @@ Pure: the time and the domain table are handed in, so `mxweir explain` runs this
 very code.
 """
 
+from collections.abc import Set
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -41,6 +42,10 @@ _REFUSALS = {
 
 class Domains(Protocol):
     """The table of relay domains; takes folded domains."""
+
+    @property
+    def ours(self) -> Set[str]:
+        """Some that are, as of at most a second ago: `state` need not be asked. Always this same set."""
 
     def state(self, domain: str) -> State:
         """Is it ours? An answer may be a second old."""
@@ -72,7 +77,7 @@ class Pipeline:
         self.express = self._write_express()
 
     def _write_express(self) -> Express:
-        return write_express(self._folder, self._access, self.domains.state, self.limits)
+        return write_express(self._folder, self._access, self.domains, self.limits)
 
     def facts(self, request: Attributes) -> Facts:
         """Everything about a request, derived once."""

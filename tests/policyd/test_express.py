@@ -24,6 +24,8 @@ NOW = SettableClock().now
 class Table:
     """Names below x.example are ours."""
 
+    ours: frozenset[str] = frozenset()
+
     def state(self, domain: str) -> State:
         return State.OURS if domain.endswith("x.example") else State.NOT_OURS
 

@@ -78,6 +78,8 @@ class Table:
     def find(self, domain: str) -> Match:
         return find(domain, self._stored.get) if self._known is State.OURS else Match(self._known)
 
+    ours: frozenset[str] = frozenset()
+
     def state(self, domain: str) -> State:
         return self.find(domain).state
 
@@ -206,6 +208,8 @@ def test_a_limit_whose_key_the_question_lacks_says_so(made: Pipeline) -> None:
 
 class Unsure:
     """A table that lacks every domain, and somebody else who may have it."""
+
+    ours: frozenset[str] = frozenset()
 
     def state(self, domain: str) -> State:
         return State.UNCONFIRMED

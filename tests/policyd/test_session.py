@@ -34,6 +34,8 @@ class Table:
         self._error = error
         self._answer = answer
 
+    ours: frozenset[str] = frozenset()
+
     def state(self, domain: str) -> State:
         if self._error:
             raise self._error

@@ -19,7 +19,8 @@ class Index:
     def __init__(self, here: Replica, postgres: TableReader) -> None:
         self._here = here
         self._postgres = postgres
-        self._ours: set[str] = set()
+        self.ours: set[str] = set()
+        """Those that were ours lately; always this same set, emptied at each `tick`."""
         self._version = 0
         self.progress = Progress()
         """How far the replica had come at the last `tick`."""
@@ -29,7 +30,7 @@ class Index:
 
     def state(self, domain: str) -> State:
         """Is the folded domain ours? Those that are may be remembered until the next `tick` or `forget`."""
-        if domain in self._ours:
+        if domain in self.ours:
             return State.OURS
         state = self.find(domain).state
         if state is State.OURS:
@@ -50,16 +51,16 @@ class Index:
 
     def remember(self, domain: str) -> None:
         """The domain is ours; so it stays until the next `tick` or `forget`."""
-        if len(self._ours) < _REMEMBERED:
-            self._ours.add(domain)
+        if len(self.ours) < _REMEMBERED:
+            self.ours.add(domain)
 
     def forget(self) -> None:
         """Something has changed: remember nothing."""
-        self._ours.clear()
+        self.ours.clear()
 
     def tick(self) -> bool:
         """Call it every second or so: looks whether the replica was changed or replaced; says if it was."""
-        self._ours.clear()
+        self.ours.clear()
         self._here.tick()
         self._postgres.tick()
         version = self._postgres.version()

@@ -68,7 +68,8 @@ class Replica:
         """Whether the table was begun anew after damage: what it lacks may be ours all the same."""
         self.pending = False
         """Whether a source has still to say what it has since this process began: what lacks may be ours."""
-        self._ours: set[str] = set()
+        self.ours: set[str] = set()
+        """Those that were ours lately; always this same set, emptied at each `tick`."""
 
     def close(self) -> None:
         """Give the file back."""
@@ -76,16 +77,16 @@ class Replica:
 
     def state(self, domain: str) -> State:
         """Is the folded domain ours? Those that are may be remembered until the next `tick`."""
-        if domain in self._ours:
+        if domain in self.ours:
             return State.OURS
         state = self.find(domain).state
-        if state is State.OURS and len(self._ours) < _REMEMBERED:
-            self._ours.add(domain)
+        if state is State.OURS and len(self.ours) < _REMEMBERED:
+            self.ours.add(domain)
         return state
 
     def tick(self) -> None:
         """Forget what is remembered; call it every second or so, so that a removed domain is soon refused."""
-        self._ours.clear()
+        self.ours.clear()
         self.unsure = self._marker.exists()
         free_places(self._environment)
 
@@ -126,7 +127,7 @@ class Replica:
         self._environment.close()
         self._environment = successor.hand_over()
         self._inode = self.path.stat().st_ino
-        self._ours.clear()
+        self.ours.clear()
         return True
 
     def hand_over(self) -> lmdb.Environment:

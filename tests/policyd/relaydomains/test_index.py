@@ -111,4 +111,4 @@ def test_a_tick_tells_that_the_replica_has_changed_and_in_which_state_it_is(tabl
 def test_what_is_remembered_is_bounded(tables: Tables) -> None:
     for number in range(20_000):
         tables.index.remember(f"d{number}.example")
-    assert len(tables.index._ours) <= 16_384
+    assert len(tables.index.ours) <= 16_384

@@ -148,7 +148,7 @@ def test_what_is_remembered_between_two_ticks_is_bounded(replica: Replica) -> No
     replica.replace(FROM_FILE, records(".example.org"), 1.0)
     for number in range(20_000):
         assert replica.state(f"a{number}.example.org") is State.OURS
-    assert len(replica._ours) <= 16_384
+    assert len(replica.ours) <= 16_384
 
 
 # Changing
