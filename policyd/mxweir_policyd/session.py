@@ -162,9 +162,12 @@ class Turn:
         asked: list[PolicySession] = []
         requests: list[Attributes] = []
         for session, data in waiting:
-            for request in session.read(data):
-                asked.append(session)
-                requests.append(request)
+            try:
+                for request in session.read(data):
+                    asked.append(session)
+                    requests.append(request)
+            except ProtocolError as error:
+                session.refuse("policy protocol error", str(error))
         replies = self._answerer.answer(requests)
         if self._answerer.debts.open:
             for session, reply in zip(asked, replies, strict=True):
@@ -220,7 +223,8 @@ class Session(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(answer)
 
-    def _refuse(self, what: str, detail: str) -> None:
+    def refuse(self, what: str, detail: str) -> None:
+        """Close the connection of a peer that does not keep to the protocol."""
         self._sessions.observe(Trouble(what, f"{detail}; connection closed"))
         self.close()
 
@@ -231,20 +235,13 @@ class PolicySession(Session):
     def __init__(self, sessions: Sessions) -> None:
         super().__init__(sessions)
         self._reader = RequestReader()
+        self.read = self._reader.feed
         self.data_received = partial(sessions.turn.take, self)  # type: ignore[method-assign]
 
     @property
     def busy(self) -> bool:
         """Whether a request has begun and is not answered."""
         return self._reader.pending or len(self.answers) > 0
-
-    def read(self, data: bytes) -> Sequence[Attributes]:
-        """The requests that are whole now."""
-        try:
-            return self._reader.feed(data)
-        except ProtocolError as error:
-            self._refuse("policy protocol error", str(error))
-            return ()
 
 
 class MapSession(Session):
@@ -259,7 +256,7 @@ class MapSession(Session):
         try:
             lookups = self._reader.feed(data)
         except SocketmapError as error:
-            self._refuse("map protocol error", str(error))
+            self.refuse("map protocol error", str(error))
             return
         for lookup in lookups:
             self.answers.give(self._sessions.answerer.look_up(lookup))
