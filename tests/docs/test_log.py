@@ -14,7 +14,7 @@ from mxweir.log import LogObserver
 
 TOP = Path(__file__).parents[2]
 PACKAGES = ("core/mxweir", "policyd/mxweir_policyd", "milter/mxweir_milter", "ops/mxweir_ops")
-TELLING = {"Trouble", "Notice", "notice", "warning", "info", "error", "_refuse"}
+TELLING = {"Trouble", "Notice", "notice", "warning", "info", "error", "refuse"}
 """Calls whose first argument is an event's name."""
 
 

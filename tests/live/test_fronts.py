@@ -98,9 +98,7 @@ def test_two_hundred_messages_that_end_at_once_with_a_silent_scanner_are_all_ans
             assert max(record["ms"] for record in scans) < 1000 * (deadline + slack)
 
 
-def test_a_timeout_of_postfixs_that_is_too_short_does_not_lose_the_verdict_of_a_longer_scan() -> (
-    None
-):
+def test_a_timeout_of_postfixs_that_is_too_short_does_not_lose_the_verdict_of_a_longer_scan() -> None:
     with temporary_directory() as directory:
         engine = HostileEngine("spamd", Unix(str(directory / "engine")), Manner.SLOW, seconds=6.0)
         with engine, running(engine, directory, 'deadline = "10s"') as stack:
