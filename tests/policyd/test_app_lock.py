@@ -58,6 +58,8 @@ def test_it_starts_and_answers_by_the_table_of_last_time(locked: "Policyd") -> N
     locked.child.send(signal.SIGTERM)
     assert locked.child.wait(SLACK) == 0
     locked.start()
-    assert locked.ask(recipient="dave@elsewhere.example").startswith("550")
+    assert locked.ask(recipient="anna@example.org") == "DUNNO"
+    # Until the file is loaded, which takes the lock, what the table lacks may be new in the file.
+    assert locked.ask(recipient="dave@elsewhere.example").startswith("450")
     locked.child.send(signal.SIGTERM)
     assert locked.child.wait(SLACK) == 0
