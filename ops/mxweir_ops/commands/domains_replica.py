@@ -34,7 +34,10 @@ def verify(args: argparse.Namespace, config: Config) -> int:
     first fill; else it asks the daemon's follower, and waits.
     """
     become_owner(config.state_dir)
-    lock = take_lock(config.state_dir)
+    try:
+        lock = take_lock(config.state_dir)
+    except OSError as error:
+        raise ServiceError(f"{error.filename}: {error.strerror}") from None
     with _mirror(config, mend=lock is not None) as mirror:
         if mirror.frozen():
             raise ServiceError("the replica is frozen on this host; mxweir domains thaw lets it go on")

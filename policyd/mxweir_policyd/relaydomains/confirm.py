@@ -59,7 +59,7 @@ class Confirmations:
         """Somebody wants to know, and waits no longer than `until`; True if PostgreSQL is to be asked.
 
         Otherwise it was answered at once, or is being asked for already. `away`
-        says that PostgreSQL cannot be asked now. Who asks later waits no less.
+        says that PostgreSQL cannot be asked now. Who asks later is answered with the first.
         """
         if now < self._unknown.get(domain, 0.0):
             self._count("remembered")

@@ -67,7 +67,7 @@ class Keeper:
         while True:
             self._renewed.clear()
             wait = _WAIT
-            if (lock := take_lock(Path(self._settings.state_dir))) is not None:
+            if (lock := self._lock()) is not None:
                 begun = monotonic()
                 status = await self._live(lock)
                 if monotonic() - begun > _GOOD:
@@ -75,8 +75,10 @@ class Keeper:
                 if not self._renewed.is_set():
                     self._observe(Trouble("follower ended", f"exit status {status}; started again", "error"))
                 wait = backoff.failed(random())  # noqa: S311 - no secret
+            # Not wait_for: before Python 3.12 it can swallow the cancellation that ends this.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._renewed.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._renewed.wait()
 
     def renew(self, settings: Settings) -> None:
         """Go on with other settings."""
@@ -90,6 +92,13 @@ class Keeper:
         self.last = Report(Following.STARTING)
         if self._process is not None:
             _end(self._process)
+
+    def _lock(self) -> int | None:
+        try:
+            return take_lock(Path(self._settings.state_dir))
+        except OSError as error:
+            self._observe(Trouble("follower not started", f"{error.filename}: {error.strerror}", "error"))
+            return None
 
     async def _live(self, lock: int) -> int:
         """One follower's life; returns its exit status. The lock is the follower's from now on."""
@@ -150,18 +159,21 @@ def _tenths(report: Report) -> int:
 
 
 def take_lock(directory: Path) -> int | None:
-    """A descriptor that holds the lock of this host's follower; None while another process has it."""
-    try:
-        # Where no daemon has run yet, there is nobody to wait for.
-        directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-        descriptor = os.open(directory / "follower.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError:
-        return None
+    """A descriptor that holds the lock of this host's follower; None while another process has it.
+
+    Raises OSError where there can be no lock: no right to the directory, no room on the disk.
+    """
+    # Where no daemon has run yet, there is nobody to wait for.
+    directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+    descriptor = os.open(directory / "follower.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         return None
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

@@ -175,3 +175,18 @@ def test_where_no_daemon_has_run_yet_the_lock_is_free(tmp_path: Path) -> None:
     assert lock is not None
     assert take_lock(tmp_path / "new" / "state") is None
     os.close(lock)
+
+
+def test_a_lock_that_cannot_be_had_is_not_taken_for_one_that_another_has(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("no directory")
+    with pytest.raises(OSError, match="state"):
+        take_lock(tmp_path / "state")
+
+
+async def test_a_follower_that_cannot_have_its_lock_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("no directory")
+    kept, recorder = made(tmp_path / "state")
+    running = asyncio.create_task(kept.run())
+    await asyncio.sleep(0)
+    running.cancel()
+    assert "follower not started" in whats(recorder.events)
