@@ -147,3 +147,30 @@ class Child:
     def _last_line(self) -> str:
         lines = self.printed().strip().splitlines()
         return lines[-1] if lines else "(none)"
+
+
+class Scanner(Server):
+    """A server whose processes are one group, and can be frozen together."""
+
+    _child: Child | None = None
+
+    def stop(self) -> None:
+        """Stop it; a frozen one is thawed first, because it could not obey."""
+        if self._child is not None:
+            self.thaw()
+            self._child.stop()
+            self._child = None
+
+    def freeze(self) -> None:
+        """Stop all its processes in their tracks: connections are accepted, nothing answers."""
+        if self._child is not None:
+            self._child.send_group(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen one go on."""
+        if self._child is not None:
+            self._child.send_group(signal.SIGCONT)
+
+    def log(self) -> str:
+        """Everything it has logged."""
+        return self._child.printed() if self._child else ""

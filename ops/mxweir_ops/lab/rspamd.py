@@ -14,14 +14,13 @@ twentieth of a second.
 import http.client
 import os
 import pwd
-import signal
 import socket
 from contextlib import suppress
 from pathlib import Path
 
 from mxweir.endpoint import Endpoint, Inet, Unix
 from mxweir_ops.lab.place import connect, free_endpoint
-from mxweir_ops.lab.process import Child, Server, program
+from mxweir_ops.lab.process import Child, Scanner, program
 
 _USER = "_rspamd"
 _START_SECONDS = 60.0
@@ -68,7 +67,7 @@ _WITHOUT = ("asn", "fuzzy_check", "phishing", "rbl", "rspamd_update")
 """Modules that do nothing but ask the network."""
 
 
-class Rspamd(Server):
+class Rspamd(Scanner):
     """One private Rspamd, running from `start()` (or `with`) to `stop()`.
 
     It scans at `endpoint`: a unix socket, or 127.0.0.1 when a port is given; at
@@ -83,7 +82,6 @@ class Rspamd(Server):
         self.milter = Unix(str(self.directory / "milter"))
         self._rules = rules
         self._workers = workers
-        self._child: Child | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers; LabError says why it does not."""
@@ -101,27 +99,6 @@ class Rspamd(Server):
         env = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
         self._child = Child("rspamd", argv, self.directory / "log", env)
         self._child.wait_ready(self.answers, _START_SECONDS)
-
-    def stop(self) -> None:
-        """Stop it; a frozen one is thawed first, because it could not obey."""
-        if self._child is not None:
-            self.thaw()
-            self._child.stop()
-            self._child = None
-
-    def freeze(self) -> None:
-        """Stop all its processes in their tracks: connections are accepted, nothing answers."""
-        if self._child is not None:
-            self._child.send_group(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let a frozen one go on."""
-        if self._child is not None:
-            self._child.send_group(signal.SIGCONT)
-
-    def log(self) -> str:
-        """Everything it has logged."""
-        return self._child.printed() if self._child else ""
 
     def answers(self) -> bool:
         """Whether all its workers are there and the scanning one answers `/ping`."""

@@ -8,13 +8,12 @@ database changes what a test or a demonstration shows.
 import os
 import pwd
 import shutil
-import signal
 from contextlib import suppress
 from pathlib import Path
 
 from mxweir.endpoint import Endpoint, Inet, Unix
 from mxweir_ops.lab.place import connect
-from mxweir_ops.lab.process import Child, MissingError, Server, program
+from mxweir_ops.lab.process import Child, MissingError, Scanner, program
 
 _USERS = ("debian-spamd", "nobody")
 _START_SECONDS = 60.0
@@ -26,7 +25,7 @@ required_score 5
 """
 
 
-class Spamd(Server):
+class Spamd(Scanner):
     """One private spamd, running from `start()` (or `with`) to `stop()`.
 
     It listens on a unix socket, or on 127.0.0.1 when a port is given. `rules` are
@@ -39,7 +38,6 @@ class Spamd(Server):
             Inet("127.0.0.1", port) if port else Unix(str(self.directory / "spamd.sock"))
         )
         self._rules = rules
-        self._child: Child | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers PING; LabError says why it does not."""
@@ -62,27 +60,6 @@ class Spamd(Server):
         env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "LANG": "C.UTF-8"}
         self._child = Child("spamd", argv, self.directory / "spamd.log", env)
         self._child.wait_ready(self.answers, _START_SECONDS)
-
-    def stop(self) -> None:
-        """Stop it; a frozen one is thawed first, because it could not obey."""
-        if self._child is not None:
-            self.thaw()
-            self._child.stop()
-            self._child = None
-
-    def freeze(self) -> None:
-        """Stop parent and children in their tracks: connections are accepted, nothing answers."""
-        if self._child is not None:
-            self._child.send_group(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let a frozen one go on."""
-        if self._child is not None:
-            self._child.send_group(signal.SIGCONT)
-
-    def log(self) -> str:
-        """Everything it has logged."""
-        return self._child.printed() if self._child else ""
 
     def answers(self) -> bool:
         """Whether a child answers PING (spamd's protocol, spamd/PROTOCOL) within a second."""
