@@ -6,20 +6,7 @@
  * One thread, epoll. It reads up to the blank line, looks at nothing and
  * answers. Stops on SIGTERM, or when the process that started it goes away.
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
+#include "serving.h"
 
 typedef struct {
     int fd;
@@ -28,45 +15,7 @@ typedef struct {
 } conn;
 
 static char reply[512];
-static int reply_len, epoll_fd, tcp;
-
-static int listen_on(char *where) {
-    struct sockaddr_storage addr = {0};
-    socklen_t len;
-    int one = 1;
-    if (!strncmp(where, "unix:", 5)) {
-        struct sockaddr_un *u = (void *)&addr;
-        u->sun_family = AF_UNIX;
-        strncpy(u->sun_path, where + 5, sizeof u->sun_path - 1);
-        unlink(u->sun_path);
-        len = sizeof *u;
-    } else {
-        char *colon = strrchr(where, ':');
-        struct sockaddr_in *in = (void *)&addr;
-        if (!colon) return -1;
-        *colon = 0;
-        in->sin_family = AF_INET;
-        in->sin_port = htons(atoi(colon + 1));
-        if (inet_pton(AF_INET, where, &in->sin_addr) != 1) return -1;
-        len = sizeof *in;
-        tcp = 1;
-    }
-    int fd = socket(addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, (void *)&addr, len) || listen(fd, 1024)) return -1;
-    return fd;
-}
-
-static void accept_all(int listener) {
-    int fd, one = 1;
-    while ((fd = accept4(listener, 0, 0, SOCK_NONBLOCK)) >= 0) {
-        if (tcp) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        conn *c = calloc(1, sizeof *c);
-        c->fd = fd;
-        struct epoll_event ev = { .events = EPOLLIN, .data.ptr = c };
-        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev);
-    }
-}
+static int reply_len;
 
 static void serve(conn *c) {
     static char buf[65536];
@@ -109,7 +58,7 @@ int main(int argc, char **argv) {
         int n = epoll_wait(epoll_fd, ev, 256, -1);
         for (int i = 0; i < n; i++) {
             if (ev[i].data.ptr) serve(ev[i].data.ptr);
-            else accept_all(listener);
+            else accept_all(listener, sizeof(conn));
         }
     }
 }
