@@ -15,7 +15,8 @@ BIN = .venv/bin
 
 # The servers that the tests run privately. procps: kill, for the units' ExecReload; systemd: only its
 # program systemd-analyze.
-SERVERS = miltertest openssl postfix postfix-lmdb postgresql rspamd spamd spamc spamass-milter swaks procps systemd
+SERVERS = miltertest openssl postfix postfix-lmdb postgresql redis-server rspamd spamd spamc spamass-milter swaks \
+	procps systemd
 
 export PYTHON
 

@@ -149,7 +149,7 @@ class Child:
         return lines[-1] if lines else "(none)"
 
 
-class Scanner(Server):
+class Freezable(Server):
     """A server whose processes are one group, and can be frozen together."""
 
     _child: Child | None = None

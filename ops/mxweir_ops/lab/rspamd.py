@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mxweir.endpoint import Endpoint, Inet, Unix
 from mxweir_ops.lab.place import connect, free_endpoint
-from mxweir_ops.lab.process import Child, Scanner, program
+from mxweir_ops.lab.process import Child, Freezable, program
 
 _USER = "_rspamd"
 _START_SECONDS = 60.0
@@ -67,7 +67,7 @@ _WITHOUT = ("asn", "fuzzy_check", "phishing", "rbl", "rspamd_update")
 """Modules that do nothing but ask the network."""
 
 
-class Rspamd(Scanner):
+class Rspamd(Freezable):
     """One private Rspamd, running from `start()` (or `with`) to `stop()`.
 
     It scans at `endpoint`: a unix socket, or 127.0.0.1 when a port is given; at

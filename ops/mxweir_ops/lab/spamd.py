@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mxweir.endpoint import Endpoint, Inet, Unix
 from mxweir_ops.lab.place import connect
-from mxweir_ops.lab.process import Child, MissingError, Scanner, program
+from mxweir_ops.lab.process import Child, Freezable, MissingError, program
 
 _USERS = ("debian-spamd", "nobody")
 _START_SECONDS = 60.0
@@ -25,7 +25,7 @@ required_score 5
 """
 
 
-class Spamd(Scanner):
+class Spamd(Freezable):
     """One private spamd, running from `start()` (or `with`) to `stop()`.
 
     It listens on a unix socket, or on 127.0.0.1 when a port is given. `rules` are

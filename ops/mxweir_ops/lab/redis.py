@@ -1,0 +1,128 @@
+"""A private Redis from the distribution's program; nothing of it outlives its process.
+
+It shares nothing with an installed service: no configuration file of the machine is
+read, nothing is written to the disk but its log, and it is stopped by its own
+process id. It starts in some hundredths of a second.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hiredis
+
+from mxweir.endpoint import Endpoint, Inet, Unix
+from mxweir_ops.lab.place import connect, free_endpoint
+from mxweir_ops.lab.process import Child, Freezable, LabError, program
+
+_START_SECONDS = 30.0
+
+_SETTINGS = {
+    "bind": "127.0.0.1",
+    "save": "''",
+    "appendonly": "no",
+    "daemonize": "no",
+    "databases": "2",
+    # Else a stop waits for replicas, and those may be the trouble that a test makes.
+    "shutdown-timeout": "0",
+    # No waiting for more replicas, and no file, before the first one is filled.
+    "repl-diskless-sync-delay": "0",
+}
+
+
+class Redis(Freezable):
+    """One private Redis, from `start()` (or `with`) to `stop()`; started again, it is empty.
+
+    It listens at `inet`, a free port of 127.0.0.1, and at `unix`, a socket in its
+    directory. `settings` are lines of redis.conf that go over the lab's.
+    """
+
+    def __init__(self, directory: Path, settings: Mapping[str, str] | None = None, name: str = "redis"):
+        self.directory = directory / name
+        self.inet: Inet = free_endpoint()
+        self.unix = Unix(str(self.directory / "socket"))
+        self.settings = dict(settings or {})
+        """What the next start is to have."""
+
+    @property
+    def url(self) -> str:
+        """Its address as `redis.url` takes it, over TCP."""
+        return f"redis://{self.inet.host}:{self.inet.port}"
+
+    @property
+    def unix_url(self) -> str:
+        """Its address as `redis.url` takes it, over the unix socket."""
+        return f"redis+unix://{self.unix.path}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers; LabError says in one line why it does not."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._configure()
+        argv = [program("redis-server", "redis-server"), self.directory / "redis.conf"]
+        self._child = Child("redis", argv, self.directory / "log")
+        self._child.wait_ready(self.answers, _START_SECONDS)
+
+    def kill(self) -> None:
+        """SIGKILL, as in a crash; also to a frozen one."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def restart(self) -> None:
+        """Stop it and start it again: empty, at the same address."""
+        self.stop()
+        self.start()
+
+    def cli(self, *words: bytes | str | int) -> Any:
+        """What it replies to one command over its unix socket, bytes as they come.
+
+        Raises LabError with Redis's text for an error, OSError without a connection.
+        """
+        return command(self.unix, *words)
+
+    def info(self, section: str) -> dict[str, str]:
+        """One section of INFO."""
+        lines = self.cli("INFO", section).decode().splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def calls(self, name: str) -> int:
+        """How often a command has been called since the start, or CONFIG RESETSTAT; scripts' calls too."""
+        told = self.info("commandstats").get(f"cmdstat_{name.lower()}", "calls=0,")
+        return int(told.split("=")[1].split(",")[0])
+
+    def answers(self) -> bool:
+        """Whether it answers PING, be it by an error, within a second."""
+        try:
+            command(self.unix, "PING", seconds=1.0)
+        except LabError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def _configure(self) -> None:
+        settings = _SETTINGS | {
+            "dir": str(self.directory),
+            "port": str(self.inet.port),
+            "unixsocket": self.unix.path,
+            "unixsocketperm": "777",
+        }
+        lines = (settings | self.settings).items()
+        (self.directory / "redis.conf").write_text("".join(f"{name} {value}\n" for name, value in lines))
+
+
+def command(endpoint: Endpoint, *words: bytes | str | int, seconds: float = 10.0) -> Any:
+    """What a server replies to one command, on a connection of its own.
+
+    Raises LabError with the server's text for an error, OSError without a connection or an answer.
+    """
+    reader = hiredis.Reader()
+    with connect(endpoint, seconds) as connection:
+        connection.sendall(hiredis.pack_command(words))  # type: ignore[arg-type] # its stub says one word
+        while (reply := reader.gets()) is False:
+            if not (data := connection.recv(65536)):
+                raise ConnectionResetError("the connection was closed")
+            reader.feed(data)
+    if isinstance(reply, hiredis.ReplyError):
+        raise LabError(str(reply))
+    return reply
