@@ -20,10 +20,11 @@ from mxweir.ratelimit import snapshot
 from mxweir.ratelimit.limits import Limits
 from mxweir.serving import Listening, new_event_loop
 from mxweir.threads import in_thread
+from mxweir_policyd.answerer import Answerer
 from mxweir_policyd.control import ControlServer, control_endpoint
 from mxweir_policyd.domains import RelayDomains
 from mxweir_policyd.pipeline import Domains, Pipeline
-from mxweir_policyd.session import Answerer, MapSession, PolicySession, Sessions
+from mxweir_policyd.session import MapSession, PolicySession, Sessions
 
 _STALLED = 10.0
 """Seconds without a turn of the loop before /livez fails."""

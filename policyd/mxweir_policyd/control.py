@@ -16,9 +16,9 @@ from mxweir.domains.match import Match
 from mxweir.endpoint import Unix
 from mxweir.events import Observer, Trouble
 from mxweir.facts import Facts
+from mxweir_policyd.answerer import Answerer
 from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.protocol import ProtocolError, format_request, parse_request
-from mxweir_policyd.session import Answerer
 
 _LARGEST = 512 * 1024
 """Bytes in a line; the largest request has 64 KiB, of which JSON may make six times as many."""

@@ -9,8 +9,8 @@ never `OK`: `OK` would skip the restrictions that stand behind this check.
 import re
 
 from mxweir.access import Entry
-from mxweir.events import Decision, Observed
-from mxweir.ratelimit.limits import Refusal
+from mxweir.events import PASS, Decision, Observed
+from mxweir.ratelimit.limits import Outcome, Refusal
 
 _SAFE_DOMAIN = re.compile(r"[a-z0-9_.-]{1,253}")
 
@@ -39,6 +39,13 @@ def relay_unknown(domain: str) -> Decision:
 def unconfirmed(domain: str) -> Decision:
     """There is no decision yet: PostgreSQL has to be asked about this domain."""
     return Decision(UNCONFIRMED, "", "relay", "unconfirmed", domain)
+
+
+def by_limits(outcome: Outcome) -> Decision:
+    """What the limits say is the answer."""
+    if outcome.refusal:
+        return limited(outcome.refusal, outcome.observed)
+    return PASS._replace(observed=outcome.observed) if outcome.observed else PASS
 
 
 def limited(refusal: Refusal, observed: tuple[Observed, ...]) -> Decision:

@@ -6,7 +6,7 @@ known waits behind one that is not. Other connections go on meanwhile.
 
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
@@ -31,23 +31,40 @@ class Debts:
         self.open = 0
         """How many there are."""
 
-    def owe(self, ask: Callable[[Callable[[T], None]], None], finish: Callable[[T], bytes]) -> bytes | Owed:
+    def owe(
+        self, ask: Callable[[Callable[[T], None]], None], finish: Callable[[T], bytes | Owed]
+    ) -> bytes | Owed:
         """Ask a backend, and have `finish` make the answer of what it says; bytes if it is said at once.
 
-        `ask` is handed what it has to call with the backend's word, exactly once.
+        `ask` is handed what it has to call with the backend's word, exactly once. `finish` may owe in turn:
+        there may be two backends to ask, one after the other.
         """
-        owed = Owed()
-        self.open += 1
+        owed = self.begin()
 
-        def settle(word: T) -> None:
+        def heard(word: T) -> None:
             try:
-                owed.reply = finish(word)
-            finally:
+                answer = finish(word)
+            except BaseException:
                 self.open -= 1
-            owed.known()
+                raise
+            if isinstance(answer, Owed):
+                answer.known = lambda: self.settle(owed, cast("bytes", answer.reply))
+            else:
+                self.settle(owed, answer)
 
-        ask(settle)
+        ask(heard)
         return owed if owed.reply is None else owed.reply
+
+    def begin(self) -> Owed:
+        """Owe one more answer."""
+        self.open += 1
+        return Owed()
+
+    def settle(self, owed: Owed, reply: bytes) -> None:
+        """The answer is known now."""
+        self.open -= 1
+        owed.reply = reply
+        owed.known()
 
 
 class Answers:

@@ -25,7 +25,7 @@ from mxweir.events import PASS, Decision
 from mxweir.facts import Facts, Folder
 from mxweir.ratelimit.limits import Limits
 from mxweir.trail import Step
-from mxweir_policyd.decision import blocked, limited, relay_denied, relay_unknown, unconfirmed
+from mxweir_policyd.decision import blocked, by_limits, relay_denied, relay_unknown, unconfirmed
 from mxweir_policyd.express import Express, write_express
 from mxweir_policyd.protocol import Attributes
 
@@ -93,6 +93,10 @@ class Pipeline:
         The decision may be that PostgreSQL has to be asked first (`decision.unconfirmed`): then nothing was
         charged, and the question is to be decided again with what that says of the domain.
         """
+        return self.screen(facts, now, confirmed) or by_limits(self.limits.decide(facts, now))
+
+    def screen(self, facts: Facts, now: float, confirmed: Match | None = None) -> Decision | None:
+        """What the checks before the limits say; None if the limits have the last word."""
         context = facts.context
         entry = self._access.find(facts, now) if context in (b"", b"limits") else None
         if entry is not None and not entry.allow:
@@ -107,12 +111,7 @@ class Pipeline:
                     state = confirmed.state
                 if state in _REFUSALS:
                     return _REFUSALS[state](domain)
-        if entry is not None:
-            return PASS
-        outcome = self.limits.decide(facts, now)
-        if outcome.refusal:
-            return limited(outcome.refusal, outcome.observed)
-        return PASS._replace(observed=outcome.observed) if outcome.observed else PASS
+        return PASS if entry is not None else None
 
     def unconfirmed(self, facts: Facts) -> str:
         """The folded domain that PostgreSQL has to be asked about before this can be decided, or ""."""
@@ -166,7 +165,7 @@ class Pipeline:
 
     def _preview_limits(self, facts: Facts, now: float) -> tuple[Decision, list[Step]]:
         outcome, steps = self.limits.preview(facts, now)
-        return (limited(outcome.refusal, outcome.observed) if outcome.refusal else PASS), steps
+        return by_limits(outcome), steps
 
 
 def _is_literal(domain: str) -> bool:

@@ -1,122 +1,15 @@
-"""One connection: bytes from asyncio to the codec, answers back, later where a backend is to be asked.
-
-Nothing is decided here. Whatever goes wrong in deciding, Postfix gets `DUNNO`
-and goes on with its own restrictions: a fault of ours neither refuses mail nor
-lets anybody relay.
-"""
+"""The connections: bytes from asyncio to the codec, answers back, later where a backend is to be asked."""
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from time import perf_counter
 from typing import cast
 
-from mxweir.domains.match import Match, State
-from mxweir.events import Decided, Observer, Passed, Trouble
-from mxweir.facts import Facts
-from mxweir_policyd import maps
-from mxweir_policyd.decision import UNCONFIRMED
-from mxweir_policyd.deferred import Answers, Debts, Owed
-from mxweir_policyd.express import PASSED
-from mxweir_policyd.pipeline import Pipeline
-from mxweir_policyd.protocol import Attributes, ProtocolError, RequestReader, format_reply
-from mxweir_policyd.socketmap import Lookup, LookupReader, SocketmapError
-
-Confirm = Callable[[str, Callable[[Match], None]], None]
-"""Asks PostgreSQL about a folded domain, and calls with what it says."""
-
-
-class Answerer:
-    """Answers requests by the pipeline in force, and tells the observers; shared by all connections.
-
-    Requests that simply passed are told together, as a number, and with
-    `tell_each` with the facts of each.
-    """
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        clock: Callable[[], float],
-        observe: Observer,
-        confirm: Confirm | None = None,
-        *,
-        tell_each: bool = True,
-    ) -> None:
-        self.pipeline = pipeline
-        self.clock = clock
-        self.observe = observe
-        self.confirm: Confirm = confirm or _nobody_to_ask
-        self.debts = Debts()
-        self._tell_each = tell_each
-
-    def answer(self, requests: Sequence[Attributes]) -> Sequence[bytes | Owed]:
-        """The replies to requests that came in together."""
-        started, now = perf_counter(), self.clock()
-        replies: list[bytes | Owed] = []
-        rest = requests
-        while (begun := len(replies)) < len(requests):
-            # Whatever goes wrong on the express lane, goes wrong again on the long way, and is told there.
-            with contextlib.suppress(Exception):
-                self.pipeline.express(rest, replies, now)
-            if passed := len(replies) - begun:
-                facts = list(map(self.pipeline.facts, rest[:passed])) if self._tell_each else ()
-                self.observe(Passed(passed, perf_counter() - started, facts))
-            if len(replies) < len(requests):
-                replies.append(self._decide(requests[len(replies)], now, started))
-                rest = requests[len(replies) :]
-        return replies
-
-    def look_up(self, lookup: Lookup) -> bytes | Owed:
-        """The answer to a lookup in a map."""
-        found = self._found(lookup)
-        if not isinstance(found, maps.Unconfirmed):
-            return found
-
-        def finish(confirmed: Match) -> bytes:
-            return cast("bytes", self._found(lookup, confirmed))
-
-        return self.debts.owe(partial(self.confirm, found.domain), finish)
-
-    def _found(self, lookup: Lookup, confirmed: Match | None = None) -> bytes | maps.Unconfirmed:
-        try:
-            return maps.answer(lookup, self.pipeline.domains, confirmed)
-        except Exception as error:  # noqa: BLE001 - whatever it is, Postfix gets its answer
-            what = f"{type(error).__name__}: {error}"
-            self.observe(Trouble("internal error, answered TEMP", what, "error"))
-            return maps.FAILED
-
-    def _decide(self, request: Attributes, now: float, started: float) -> bytes | Owed:
-        """The long way."""
-        try:
-            facts = self.pipeline.facts(request)
-            decision = self.pipeline.decide(facts, now)
-            if decision.verdict == UNCONFIRMED:
-                return self._ask_first(facts, started)
-            self.observe(Decided(facts, decision, perf_counter() - started))
-            return format_reply(decision.reply)
-        except Exception as error:  # noqa: BLE001 - whatever it is, Postfix gets its answer
-            return self._fault(error)
-
-    def _ask_first(self, facts: Facts, started: float) -> bytes | Owed:
-        def finish(confirmed: Match) -> bytes:
-            try:
-                decision = self.pipeline.decide(facts, self.clock(), confirmed)
-                self.observe(Decided(facts, decision, perf_counter() - started))
-                return format_reply(decision.reply)
-            except Exception as error:  # noqa: BLE001 - as above
-                return self._fault(error)
-
-        return self.debts.owe(partial(self.confirm, facts.recipient.domain), finish)
-
-    def _fault(self, error: Exception) -> bytes:
-        what = f"{type(error).__name__}: {error}"
-        self.observe(Trouble("internal error, answered DUNNO", what, "error"))
-        return PASSED
-
-
-def _nobody_to_ask(_: str, resume: Callable[[Match], None]) -> None:
-    resume(Match(State.FAILED))
+from mxweir.events import Trouble
+from mxweir_policyd.answerer import Answerer
+from mxweir_policyd.deferred import Answers
+from mxweir_policyd.protocol import Attributes, ProtocolError, RequestReader
+from mxweir_policyd.socketmap import LookupReader, SocketmapError
 
 
 class Sessions:

@@ -17,11 +17,11 @@ from mxweir.events import Trouble
 from mxweir.testing import Recorder, SettableClock
 from mxweir_ops.lab.asking import USUAL
 from mxweir_ops.lab.place import temporary_directory
+from mxweir_policyd.answerer import Answerer
 from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.control import ControlServer, ask, control_endpoint, explain
 from mxweir_policyd.protocol import MAX_REQUEST, ProtocolError, format_request, parse_request
 from mxweir_policyd.relaydomains.replica import Replica
-from mxweir_policyd.session import Answerer
 
 CONFIG = '[[limit]]\nname = "sender"\nkey = "sender"\nrate = "2/day"\n'
 
