@@ -20,6 +20,7 @@ from mxweir.config.sections import (
     Milter,
     MilterPolicy,
     Policyd,
+    Redis,
 )
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "MilterPolicy",
     "Policyd",
     "Problem",
+    "Redis",
     "load",
     "loads",
 ]

@@ -27,6 +27,7 @@ def problems(config: Config) -> Iterator[Problem]:
             ("policyd", "workers"),
             "more than 1 needs [redis]: workers without it would each count for themselves",
         )
+    yield from _redis(config)
     yield from _listeners(config)
     yield from _milter(config)
     folder = Folder(config.keys.ipv4_prefix, config.keys.ipv6_prefix, config.keys.recipient_delimiter)
@@ -58,6 +59,23 @@ def warnings(config: Config) -> Iterator[str]:
 def _readable(rows: Sequence[T | None]) -> Iterator[tuple[int, T]]:
     """Rows with their places as written; None stands for one that lacks a key, which was told already."""
     return ((index, row) for index, row in enumerate(rows) if row is not None)
+
+
+def _redis(config: Config) -> Iterator[Problem]:
+    redis = config.redis
+    if redis is None:
+        return
+    if redis.timeout >= config.policyd.deadline:
+        yield Problem(
+            ("redis", "timeout"),
+            "does not lie below policyd.deadline: the limits in the process would answer too late",
+        )
+    if (redis.cert is None) != (redis.key is None):
+        yield Problem(("redis", "key" if redis.key else "cert"), "cert and key come together or not at all")
+    if not redis.url.tls:
+        for name in ("ca", "cert", "key", "tls_name"):
+            if getattr(redis, name):
+                yield Problem(("redis", name), "is for TLS, and redis.url does not begin with rediss")
 
 
 def _listeners(config: Config) -> Iterator[Problem]:

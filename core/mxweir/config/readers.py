@@ -15,6 +15,7 @@ from typing import TypeVar
 from mxweir import endpoint, units
 from mxweir.domains.names import valid_domain
 from mxweir.ratelimit.rate import Rate, parse_rate
+from mxweir.redis.url import Url, parse_url
 
 T = TypeVar("T")
 Reader = Callable[[object], T]
@@ -69,6 +70,14 @@ def threshold(value: object) -> float:
     if isinstance(value, str):
         raise ValueError(f'{value!r} is neither a number such as 5.0 nor "never"')
     return number(value)
+
+
+def factor(value: object) -> float:
+    """What an amount is multiplied by."""
+    found = number(value)
+    if not 0.01 <= found <= 100:
+        raise ValueError(f"{value!r} lies outside 0.01 to 100")
+    return found
 
 
 def reply_text(value: object) -> str:
@@ -206,6 +215,19 @@ def path(value: object) -> Path:
     found = Path(_string(value, "an absolute path"))
     if not found.is_absolute() or "\0" in str(found):
         raise ValueError(f"{value!r} is not an absolute path")
+    return found
+
+
+def redis_url(value: object) -> Url:
+    """Where Redis is; may hold a password, so that no error shows any part of it."""
+    return parse_url(text(value))
+
+
+def key_prefix(value: object) -> str:
+    """What the names of our keys in Redis begin with: no sign that is special in a pattern or a hash tag."""
+    found = _string(value, "a prefix of keys such as mxweir")
+    if re.fullmatch(r"[A-Za-z0-9._-]{1,32}", found) is None:
+        raise ValueError(f"{value!r} is no prefix of up to 32 letters, digits, '.', '_' and '-'")
     return found
 
 

@@ -11,6 +11,7 @@ from mxweir.config.schema import REQUIRED, optional_section, section, sections, 
 from mxweir.endpoint import Endpoint
 from mxweir.facts import KEYS
 from mxweir.ratelimit.rate import Rate
+from mxweir.redis.url import Url
 
 UNLIMITED = "unlimited"
 """What an override says when a limit is not to count a key at all."""
@@ -118,9 +119,19 @@ class Milter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redis:
-    """Where several hosts count together."""
+    """Where several hosts count together; `timeout` in seconds, `degraded_factor` times an amount.
 
-    url: str = setting(read.text, REQUIRED, secret=True)
+    `tls_name` "": the certificate has the name of the host that was connected to.
+    """
+
+    url: Url = setting(read.redis_url, REQUIRED, secret=True)
+    prefix: str = setting(read.key_prefix, "mxweir")
+    timeout: float = setting(read.duration("5ms", "10s"), "100ms")
+    degraded_factor: float = setting(read.factor, 1.0)
+    ca: Path | None = setting(read.path, None)
+    cert: Path | None = setting(read.path, None)
+    key: Path | None = setting(read.path, None)
+    tls_name: str = setting(read.text, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

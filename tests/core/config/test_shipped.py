@@ -80,7 +80,7 @@ def test_as_shipped_it_is_the_default_configuration():
 def test_a_value_that_is_written_is_the_default_and_one_without_default_is_an_example(place):
     active = list(written(tomllib.loads(SHIPPED), place))
     default = KEYS[place].metadata["written"]
-    in_array = place[0] in ("access", "limit", "postgres") or place[:2] in (
+    in_array = place[0] in ("access", "limit", "postgres", "redis") or place[:2] in (
         ("milter", "engine"),
         ("milter", "policy"),
     )

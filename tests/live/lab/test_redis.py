@@ -25,7 +25,7 @@ def test_frozen_it_answers_nothing_and_killed_it_comes_back_empty():
 def test_settings_go_over_the_labs_and_an_error_has_redis_own_text():
     with temporary_directory() as directory, Redis(directory, {"maxmemory": "1mb"}, "second") as redis:
         assert redis.cli("CONFIG", "GET", "maxmemory") == [b"maxmemory", b"1048576"]
-        with pytest.raises(LabError, match="^ERR unknown command 'NOPE'"):
+        with pytest.raises(LabError, match=r"^ERR unknown command 'NOPE'"):
             redis.cli("NOPE")
         redis.settings["maxmemory"] = "2mb"
         redis.restart()
@@ -36,7 +36,7 @@ def test_one_that_cannot_start_says_why_in_one_line():
     with temporary_directory() as directory:
         redis = Redis(directory, {"maxmemory": "much"})
         with (
-            pytest.raises(LabError, match="argument must be a memory value|ended with status 1") as error,
+            pytest.raises(LabError, match=r"argument must be a memory value|ended with status 1") as error,
             redis,
         ):
             pass

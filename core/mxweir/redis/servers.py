@@ -1,0 +1,65 @@
+"""What the rest of mxweir asks Redis by, whatever stands behind it.
+
+No call raises and none is left without an answer: each has one callback, which gets
+the reply or a RedisError exactly once, within the call's timeout and some
+milliseconds. It may get it before the call returns, when nothing can be sent.
+
+Everything here belongs to one event loop.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from mxweir.clock import Clock
+from mxweir.config.sections import Redis
+from mxweir.events import Observer
+from mxweir.redis.script import Script
+
+Then = Callable[[object], None]
+"""Gets Redis's reply (RESP2: int, bytes, None, or a list of them), or a RedisError; must not raise."""
+
+
+class Servers(Protocol):
+    """One Redis, a master that Sentinel watches, or the masters of a Cluster."""
+
+    clustered: bool
+    """Whether a call may only have keys of one slot."""
+
+    async def start(self) -> None:
+        """Connect, and keep connected; returns after the first try, however it went, within two seconds."""
+
+    def eval(
+        self,
+        script: Script,
+        keys: Sequence[bytes | str],
+        args: Sequence[bytes | str | int],
+        then: Then,
+        timeout: float,
+    ) -> None:
+        """Run a script where the first key is; `timeout` in seconds.
+
+        It is loaded by itself where it is missing: after SCRIPT FLUSH, a failover, a restart.
+        """
+
+    def ask(self, command: Sequence[bytes | str | int], key: bytes | str, then: Then, timeout: float) -> None:
+        """Give a command where that key is ("": anywhere); `timeout` in seconds."""
+
+    def subscribe(
+        self, channel: str, on_message: Callable[[bytes], None], on_connected: Callable[[], None]
+    ) -> None:
+        """Hear a channel from now on, over a connection of its own that is kept up.
+
+        `on_connected` is called each time it hears again: what was published meanwhile was missed.
+        """
+
+    def close(self) -> None:
+        """End all connections; whoever still waits gets a RedisError."""
+
+
+def connect(settings: Redis, observe: Observer, clock: Clock = time.monotonic) -> Servers:
+    """The servers that the configuration names; nothing is connected before `start`.
+
+    Raises ServiceError in one line: hiredis is missing, a certificate cannot be read.
+    """
+    raise NotImplementedError
