@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mxweir.access import AccessList
+from mxweir.access import AccessList, Entry, Index
 from mxweir.config import AccessEntry
 from mxweir.facts import READERS, Folder
 from mxweir.testing import question
@@ -152,6 +152,55 @@ def test_the_rule_of_an_entry_names_no_value():
     found = listed(block("sender_org", "a.example")).find(FACTS, NOW)
     assert found is not None
     assert found.rule == "block sender_org"
+
+
+def command(order: int, action: str, key: str, value: str, expires: float = float("inf")) -> Entry:
+    """What an operator's command made."""
+    return Entry(order, action == "allow", key, value, "said so", expires)
+
+
+def test_a_command_goes_before_every_entry_of_the_file():
+    commands = Index()
+    access = AccessList([allow("client_network", "192.0.2.0/24")], FOLDER, commands)
+    commands.put(blocked := command(-1, "block", "sender_org", "a.example"))
+    assert access.find(FACTS, NOW) == blocked
+    commands.drop(blocked)
+    assert order(access, FACTS) == 0
+
+
+def test_of_two_commands_that_match_the_later_wins_whatever_it_says_and_however_wide_it_is():
+    commands = Index()
+    access = AccessList([], FOLDER, commands)
+    wide = command(-1, "allow", "client_network", "192.0.0.0/16")
+    narrow = command(-2, "block", "sender", "bob@mail.a.example")
+    for entry in (narrow, wide):
+        commands.put(entry)
+    assert access.find(FACTS, NOW) == narrow
+    commands.drop(narrow)
+    assert access.find(FACTS, NOW) == wide
+
+
+def test_a_command_that_expired_leaves_it_to_the_earlier_ones_and_to_the_file():
+    commands = Index()
+    access = AccessList([block("sender_org", "a.example")], FOLDER, commands)
+    commands.put(command(-1, "allow", "client_address", "192.0.2.77", expires=NOW + 1))
+    assert order(access, FACTS, NOW) == -1
+    assert order(access, FACTS, NOW + 1) == 0
+
+
+def test_the_list_is_empty_as_long_as_neither_part_has_an_entry():
+    commands = Index()
+    access = AccessList([], FOLDER, commands)
+    assert access.empty
+    entries = [command(-1, "block", key, value) for key, values in VALUES.items() for value in values]
+    for entry in entries:
+        commands.put(entry)
+        assert not access.empty
+    for entry in entries:
+        assert not access.empty
+        commands.drop(entry)
+    assert access.empty
+    assert not AccessList([block("sender_org", "a.example")], FOLDER).empty
 
 
 def walked(entries: list[AccessEntry], facts, now: float) -> int | None:
