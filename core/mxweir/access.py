@@ -71,7 +71,7 @@ class Index:
                 del self._values[entry.key]
 
     def find(self, facts: Facts, now: float) -> Entry | None:
-        """The entry of the lowest order that matches and has not expired; `now` in seconds since the epoch."""
+        """The one of the lowest order that matches and has not expired; `now` in seconds since the epoch."""
         best: Entry | None = None
         for key, values in self._values.items():
             for entry in values.get(READERS[key](facts), ()):

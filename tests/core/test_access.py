@@ -1,6 +1,7 @@
 import datetime
 import ipaddress
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -191,15 +192,15 @@ def test_a_command_that_expired_leaves_it_to_the_earlier_ones_and_to_the_file():
 def test_the_list_is_empty_as_long_as_neither_part_has_an_entry():
     commands = Index()
     access = AccessList([], FOLDER, commands)
-    assert access.empty
     entries = [command(-1, "block", key, value) for key, values in VALUES.items() for value in values]
-    for entry in entries:
-        commands.put(entry)
-        assert not access.empty
-    for entry in entries:
-        assert not access.empty
-        commands.drop(entry)
-    assert access.empty
+    found = [access.empty]
+    for change in (
+        *(partial(commands.put, entry) for entry in entries),
+        *(partial(commands.drop, entry) for entry in entries),
+    ):
+        change()
+        found.append(access.empty)
+    assert found == [True, *[False] * (2 * len(entries) - 1), True]
     assert not AccessList([block("sender_org", "a.example")], FOLDER).empty
 
 
