@@ -65,8 +65,9 @@ _NO_OBJECTION = Outcome(None, ())
 class Limit:
     """One limit with its counters."""
 
-    def __init__(self, rule: LimitRule, folder: Folder, capacity: int) -> None:
+    def __init__(self, rule: LimitRule, folder: Folder, capacity: int, share: float = 1.0) -> None:
         self.rule = rule
+        self.share = share
         self.name = rule.name
         self.observe = rule.mode == "observe"
         self.by_byte = rule.unit == "byte"
@@ -74,7 +75,9 @@ class Limit:
         self.key = _reader(rule.key)
         own = {_folded(rule.key, text, folder): rate for text, rate in rule.overrides.items()}
         self._own = own
-        self.table = _table(rule, own, capacity)
+        self.paces = _paces(rule, own)
+        """As written; the table's are this process's share of them."""
+        self.table = _table(rule, self.paces.scaled(share), capacity)
 
     @property
     def about_mailbox(self) -> bool:
@@ -97,11 +100,13 @@ class Limit:
 
 
 class Limits:
-    """All limits of one process."""
+    """All limits of one process; `share` is how much of each this process may give out."""
 
-    def __init__(self, rules: Sequence[LimitRule], folder: Folder, max_keys: int = 1_000_000) -> None:
+    def __init__(
+        self, rules: Sequence[LimitRule], folder: Folder, max_keys: int = 1_000_000, share: float = 1.0
+    ) -> None:
         self._capacity = max_keys // max(1, len(rules))
-        self.limits = [Limit(rule, folder, self._capacity) for rule in rules]
+        self.limits = [Limit(rule, folder, self._capacity, share) for rule in rules]
         self.repeats = Repeats()
         self._asked = self._by_moment()
 
@@ -207,7 +212,7 @@ class Limits:
         unchanged = {limit.rule.name: limit for limit in former.limits}
         for limit in self.limits:
             before = unchanged.get(limit.name)
-            if before is not None and before.rule == limit.rule:
+            if before is not None and (before.rule, before.share) == (limit.rule, limit.share):
                 before.table.resize(self._capacity)
                 limit.table = before.table
             elif before is not None and identity(before.rule) == identity(limit.rule):
@@ -258,11 +263,14 @@ def _joined(parts: Sequence[str]) -> str:
     return hashed(key) if len(parts) > 2 and len(key) > LONGEST_JOINED else key
 
 
-def _table(rule: LimitRule, own: Mapping[str, Rate | None], capacity: int) -> Table:
+def _paces(rule: LimitRule, own: Mapping[str, Rate | None]) -> Paces:
     overrides = {
         key: _UNLIMITED if rate is None else _pace(rule, rate, float(rate.count)) for key, rate in own.items()
     }
-    paces = Paces(_pace(rule, rule.rate, float(rule.burst or rule.rate.count)), overrides)
+    return Paces(_pace(rule, rule.rate, float(rule.burst or rule.rate.count)), overrides)
+
+
+def _table(rule: LimitRule, paces: Paces, capacity: int) -> Table:
     kind = DistinctTable if rule.distinct else WindowTable if rule.window else GcraTable
     return kind(paces, capacity)
 

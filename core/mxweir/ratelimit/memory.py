@@ -45,6 +45,10 @@ class Pace(NamedTuple):
         """Events a second."""
         return self.amount / self.period
 
+    def scaled(self, share: float) -> "Pace":
+        """A share of it, and never less than one event."""
+        return Pace(max(1.0, self.amount * share), self.period, max(1.0, self.burst * share))
+
 
 class Generations(Generic[V]):
     """A bounded dict that forgets what was not touched for `lifetime` seconds (or up to twice that)."""
@@ -146,6 +150,12 @@ class Paces:
     def of(self, key: str) -> Pace:
         """The key's own pace, else the limit's."""
         return self.own.get(key, self.usual)
+
+    def scaled(self, share: float) -> "Paces":
+        """A share of each."""
+        if share == 1.0:
+            return self
+        return Paces(self.usual.scaled(share), {key: pace.scaled(share) for key, pace in self.own.items()})
 
     def counted(self) -> list[Pace]:
         """All paces there are but the unlimited ones."""

@@ -1,0 +1,211 @@
+"""What a script call to Redis says, and what its reply means. Pure.
+
+Questions that take part in the same limits at the same paces are of one *shape*:
+one call of `limits.lua` answers many of them, and what they share is written
+once. So a call consists of
+
+    KEYS   for each question: what tells a repeated one (where its shape has
+           repeats), then one counter for each limit, in the limits' order
+    ARGV   not after (Redis's µs; 0: whenever), mode, seconds that repeats are known
+           (0: the shape has none), how many limits; for each limit kind, two
+           figures, flags; then, for each question and each limit that takes one,
+           its argument: the cost in bytes, the value to tell from others
+
+and a reply is Redis's time in µs, then four numbers for each limit that refuses, or
+would if it did not only observe: question, limit (both from 1), used, wait in µs.
+"late" behind the time: it was later than it should have been, and nothing was done.
+
+Every name of a key begins with the prefix: an ACL of Redis can hold us to it.
+"""
+
+import math
+from collections.abc import Sequence
+from hashlib import blake2b, sha256
+from typing import NamedTuple
+
+from mxweir.facts import Facts
+from mxweir.ratelimit.arithmetic import ROUNDING
+from mxweir.ratelimit.limits import Limit, Limits, identity
+from mxweir.ratelimit.memory import Pace
+
+MOST_QUESTIONS = 256
+"""In one call: Lua's `unpack` takes some 8,000 values, and other clients of Redis want their turn."""
+
+REPEATS_SECONDS = 120
+"""For how long a charged question is known again; Postfix repeats one within seconds."""
+
+CHARGE, PEEK, GIVE_BACK = b"0", b"1", b"2"
+"""Modes: ask and charge; ask and change nothing; take back one charge of each limit."""
+
+_KINDS = {"rate": b"0", "window": b"1", "distinct": b"2"}
+_OBSERVE, _ARGUMENT = 1, 2
+_MOST_SHAPES = 256
+
+
+class Counter:
+    """One limit at one pace, as the script is told of it."""
+
+    __slots__ = ("limit", "numbers", "pace", "prefix", "takes_argument")
+
+    def __init__(self, limit: Limit, pace: Pace, prefix: bytes) -> None:
+        self.limit = limit
+        self.pace = pace
+        self.prefix = prefix
+        """Before the key."""
+        self.takes_argument = limit.by_byte or limit.value is not None
+        kind = "distinct" if limit.value else "window" if limit.rule.window else "rate"
+        figures = (pace.rate, pace.burst) if kind == "rate" else (pace.amount, pace.period)
+        flags = _OBSERVE * limit.observe + _ARGUMENT * self.takes_argument
+        self.numbers = (_KINDS[kind], *(repr(figure).encode() for figure in figures), b"%d" % flags)
+
+    def name(self, key: str) -> bytes:
+        """The Redis key that counts for a limit's key."""
+        return self.prefix + encoded(key)
+
+    def argument(self, facts: Facts) -> bytes:
+        """What a question brings for this limit, if it takes one."""
+        value, cost = self.limit.what(facts)
+        return encoded(value) if self.limit.value else b"%d" % cost
+
+    def figure(self, used: float) -> str:
+        """`33/1000`."""
+        return f"{math.ceil(used - ROUNDING)}/{int(self.pace.burst)}"
+
+
+class Shape:
+    """Limits that questions share, in their order; `repeats`: whether these questions can be told again."""
+
+    __slots__ = ("counters", "numbers", "repeats")
+
+    def __init__(self, counters: tuple[Counter, ...], repeats: bool) -> None:
+        self.counters = counters
+        self.repeats = repeats
+        seconds = REPEATS_SECONDS if repeats else 0
+        figures = [number for counter in counters for number in counter.numbers]
+        self.numbers = (b"%d" % seconds, b"%d" % len(counters), *figures)
+        """ARGV from the third on, up to the questions' own."""
+
+
+class Question(NamedTuple):
+    """One question on its way to Redis."""
+
+    shape: Shape
+    keys: tuple[str, ...]
+    """As the limits have them, one for each counter of the shape."""
+    names: tuple[bytes, ...]
+    """KEYS."""
+    arguments: tuple[bytes, ...]
+    """Its part of ARGV."""
+
+
+class Said(NamedTuple):
+    """One limit of one question that has no room; `question` and `counter` from 0, `wait` in seconds."""
+
+    question: int
+    counter: int
+    used: int
+    wait: float
+
+
+class Reply(NamedTuple):
+    """What a call brought: Redis's time in µs, whether it was too late, and who has no room."""
+
+    now: int
+    late: bool
+    said: Sequence[Said]
+
+
+class Shapes:
+    """Makes questions for Redis out of facts, by the limits of one configuration."""
+
+    def __init__(self, limits: Limits, prefix: str) -> None:
+        self.prefix = prefix.encode()
+        self._limits = limits
+        self._usual = {limit: self.counter(limit, limit.paces.usual) for limit in limits.limits}
+        self._shapes: dict[tuple[tuple[Counter, ...], bool], Shape] = {}
+        self._own: dict[tuple[str, str], Counter] = {}
+
+    def counter(self, limit: Limit, pace: Pace) -> Counter:
+        """A limit at a pace."""
+        mark = sha256(identity(limit.rule).encode()).hexdigest()[:6]
+        return Counter(limit, pace, b"%b:%b.%b:" % (self.prefix, limit.name.encode(), mark.encode()))
+
+    def counter_of(self, limit: Limit, key: str) -> Counter | None:
+        """The limit at this key's pace; None if the key is unlimited, and so not counted."""
+        if key not in limit.paces.own:
+            return self._usual[limit]
+        pace = limit.paces.own[key]
+        if pace.amount == math.inf:
+            return None
+        if (limit.name, key) not in self._own:
+            self._own[limit.name, key] = self.counter(limit, pace)
+        return self._own[limit.name, key]
+
+    def question(self, facts: Facts) -> Question | None:
+        """What Redis is to be asked; None where no limit has anything to count."""
+        asked: list[Counter] = []
+        keys: list[str] = []
+        for limit in self._limits.asked_at(facts.state, facts.context):
+            key = limit.key(facts)
+            counter = self.counter_of(limit, key) if key else None
+            if counter is not None:
+                asked.append(counter)
+                keys.append(key)
+        if not asked:
+            return None
+        shape = self.shape(tuple(asked), bool(facts.instance))
+        names = [counter.name(key) for counter, key in zip(asked, keys, strict=True)]
+        if shape.repeats:
+            names.insert(0, self.repeat(facts.instance, facts.state, facts.recipient.given))
+        arguments = tuple(counter.argument(facts) for counter in asked if counter.takes_argument)
+        return Question(shape, tuple(keys), tuple(names), arguments)
+
+    def shape(self, counters: tuple[Counter, ...], repeats: bool) -> Shape:
+        """The shape of these counters, the same object each time."""
+        found = self._shapes.get((counters, repeats))
+        if found is None:
+            if len(self._shapes) >= _MOST_SHAPES:
+                self._shapes.clear()
+            found = self._shapes[counters, repeats] = Shape(counters, repeats)
+        return found
+
+    def repeat(self, instance: bytes, state: bytes, recipient: str) -> bytes:
+        """The Redis key by which a repeated question is known; `instance` is not empty."""
+        told = blake2b(b"%b\n%b\n%b" % (instance, state, encoded(recipient)), digest_size=16)
+        return b"%b:seen:%b" % (self.prefix, told.digest())
+
+
+def encoded(text: str) -> bytes:
+    """Bytes as they came in: keys may hold what is no UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def arguments_of(shape: Shape, questions: Sequence[Question], not_after: int, mode: bytes) -> list[bytes]:
+    """ARGV of one call."""
+    arguments = [b"%d" % not_after, mode, *shape.numbers]
+    for question in questions:
+        arguments += question.arguments
+    return arguments
+
+
+def keys_of(questions: Sequence[Question]) -> list[bytes]:
+    """KEYS of one call."""
+    return [name for question in questions for name in question.names]
+
+
+def read_reply(reply: object, shape: Shape, questions: int) -> Reply:
+    """Read what the script said to so many questions; ValueError if it is nothing it can have said."""
+    if not isinstance(reply, list) or not reply or not isinstance(reply[0], int):
+        raise ValueError(f"no reply of the script: {reply!r:.100}")
+    now, *rest = reply
+    if rest == [b"late"]:
+        return Reply(now, True, ())
+    if len(rest) % 4 or not all(isinstance(number, int) for number in rest):
+        raise ValueError(f"no reply of the script: {reply!r:.100}")
+    said = [
+        Said(question - 1, limit - 1, used, wait / 1e6)
+        for question, limit, used, wait in zip(*[iter(rest)] * 4, strict=True)
+    ]
+    if not all(0 <= one.question < questions and 0 <= one.counter < len(shape.counters) for one in said):
+        raise ValueError(f"it speaks of questions that were not asked: {reply!r:.100}")
+    return Reply(now, False, said)
