@@ -83,7 +83,18 @@ _SEPARATOR = repr(SEPARATOR)
 def write_express(folder: Folder, access: AccessList, domains: "Domains", limits: Limits) -> Express:
     """The express lane of these checks; to be written anew when limits are given other tables."""
     asked = limits.asked_at(b"RCPT", b"")
-    names: dict[str, Any] = {
+    names = names_of_checks(folder, access, domains, limits)
+    for i, limit in enumerate(asked):
+        names |= _names(i, limit)
+    begin = [*_BEGIN, *(line for i, limit in enumerate(asked) for line in _begin(i, limit))]
+    each = [line for i, limit in enumerate(asked) for line in _ask(i, limit)]
+    each += [line for i, limit in enumerate(asked) for line in _charge(i, limit)]
+    return compiled(begin, [*checks(access), *each, *_DONE], names)
+
+
+def names_of_checks(folder: Folder, access: AccessList, domains: "Domains", limits: Limits) -> dict[str, Any]:
+    """What `checks` and `key_lines` speak of."""
+    return {
         "clients": folder.client,
         "senders": folder.sender,
         "recipients": folder.recipient,
@@ -96,13 +107,34 @@ def write_express(folder: Folder, access: AccessList, domains: "Domains", limits
         "repeats": limits.repeats,
         "PASSED": PASSED,
     }
-    for i, limit in enumerate(asked):
-        names |= _names(i, limit)
-    begin = [*_BEGIN, *(line for i, limit in enumerate(asked) for line in _begin(i, limit))]
-    each = [*_RELAY, *([] if access.empty else _ACCESS), *_REPEATS]
-    each += [line for i, limit in enumerate(asked) for line in _ask(i, limit)]
-    each += [line for i, limit in enumerate(asked) for line in _charge(i, limit)]
-    loop = [*begin, f"for {_REQUEST} in requests:", *_indented([*each, *_DONE])]
+
+
+def checks(access: AccessList) -> list[str]:
+    """The lines that come before the limits: access, relay, repeated questions."""
+    return [*_RELAY, *([] if access.empty else _ACCESS), *_REPEATS]
+
+
+def key_lines(i: int, limit: Limit) -> tuple[list[str], list[str]]:
+    """The lines that make `key<i>`, the limit's key; and what may be wrong with it, as expressions."""
+    names = limit.rule.key
+    parts = [f"part{i}_{j}" for j in range(len(names))] if len(names) > 1 else [f"key{i}"]
+    lines = [f"{part} = {place(name)}" for part, name in zip(parts, names, strict=True)]
+    unknown = [f"not {part}" for part in parts]
+    if len(parts) > 1:
+        lines.append(f"key{i} = {f' + {_SEPARATOR} + '.join(parts)}")
+    if len(parts) > 2:
+        unknown.append(f"len(key{i}) > {LONGEST_JOINED}")
+    return lines, unknown
+
+
+def place(name: str) -> str:
+    """The expression that a key is read by."""
+    return _PLACES[name]
+
+
+def compiled(begin: Iterable[str], each: Iterable[str], names: dict[str, Any]) -> Express:
+    """The function that does `begin` once and `each` for every request."""
+    loop = [*begin, f"for {_REQUEST} in requests:", *_indented(each)]
     exec("\n".join(["def express(requests, replies, now):", *_indented(loop)]), names)  # noqa: S102 - our own text
     express: Express = names["express"]
     return express
@@ -175,14 +207,7 @@ def _begin(i: int, limit: Limit) -> list[str]:
 
 def _ask(i: int, limit: Limit) -> list[str]:
     """The key, and whether its limit has room."""
-    names = limit.rule.key
-    parts = [f"part{i}_{j}" for j in range(len(names))] if len(names) > 1 else [f"key{i}"]
-    lines = [f"{part} = {_PLACES[name]}" for part, name in zip(parts, names, strict=True)]
-    unknown = [f"not {part}" for part in parts]
-    if len(parts) > 1:
-        lines.append(f"key{i} = {f' + {_SEPARATOR} + '.join(parts)}")
-    if len(parts) > 2:
-        unknown.append(f"len(key{i}) > {LONGEST_JOINED}")
+    lines, unknown = key_lines(i, limit)
     return [*lines, *(_ask_rate if isinstance(limit.table, GcraTable) else _ask_table)(i, limit, unknown)]
 
 
@@ -197,7 +222,7 @@ def _ask_rate(i: int, limit: Limit, unknown: Sequence[str]) -> list[str]:
 
 
 def _ask_table(i: int, limit: Limit, unknown: Sequence[str]) -> list[str]:
-    value = _PLACES[limit.rule.distinct] if limit.rule.distinct else '""'
+    value = place(limit.rule.distinct) if limit.rule.distinct else '""'
     return [
         f"if {' or '.join(unknown)}:",
         "    return",
