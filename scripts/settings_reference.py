@@ -7,14 +7,14 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
 from mxweir.config.schema import REQUIRED, declared
 from mxweir.config.sections import Config
-from mxweir.facts import KEYS
+from mxweir.facts import CONTENT_KEYS, KEYS
 
 TOP = Path(__file__).resolve().parents[1]
 SHIPPED = TOP / "conf" / "mxweir.toml"
@@ -63,7 +63,7 @@ every mistake at once; `mxweir config show` prints the values in force.
 | size     | `512KiB`, `20MB`, `1GiB` |
 | share    | `20%` |
 | rate     | `100/second`, `600/minute`, `3/10 minutes`, `50/hour`, `500/day`; for bytes `20MB/hour` |
-| key      | KEYS |
+| key      | KEYS; of a limit also CONTENT |
 
 This page is made by `scripts/settings_reference.py`: defaults and ranges from the code, meanings from
 `conf/mxweir.toml`, the file that ships.
@@ -153,8 +153,12 @@ def default(field: "Field[Any]") -> str:
 
 def page() -> str:
     """The whole page."""
-    introduction = _INTRODUCTION.replace("KEYS", ", ".join(f"`{key}`" for key in KEYS))
+    introduction = _INTRODUCTION.replace("KEYS", _listed(KEYS)).replace("CONTENT", _listed(CONTENT_KEYS))
     return "\n".join([introduction, *_sections(meanings(SHIPPED.read_text(encoding="utf-8")))])
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return ", ".join(f"`{key}`" for key in keys)
 
 
 def _sections(said: dict[Key, str]) -> Iterator[str]:

@@ -81,6 +81,39 @@ class Facts(NamedTuple):
         return int(self.size) if self.size.isdigit() and len(self.size) < 19 else 0
 
 
+NOBODY = Recipient("", "", "")
+UNKNOWN = Sender("", "", "", "")
+"""Where a limit looks at none."""
+
+
+class ContentFacts(NamedTuple):
+    """What is counted of a whole message, its content known; for the rest the same names as in `Facts`.
+
+    `recipients` are those that count, the first thousand of `recipient_count`;
+    `authors` and `repliers` the addresses in From and Reply-To. `recipient`,
+    `author` and `replier` are the ones among them that a limit is just looking at.
+    """
+
+    client: Client
+    sender: Sender
+    helo: bytes
+    sasl_username: bytes
+    instance: bytes
+    size_in_bytes: int
+    recipients: tuple[Recipient, ...]
+    recipient_count: int
+    authors: tuple[Sender, ...]
+    repliers: tuple[Sender, ...]
+    state: bytes = b"END-OF-MESSAGE"
+    context: bytes = b""
+    recipient: Recipient = NOBODY
+    author: Sender = UNKNOWN
+    replier: Sender = UNKNOWN
+
+
+AnyFacts = Facts | ContentFacts
+
+
 def fold_word(raw: bytes) -> str:
     """A HELO name or a SASL user; case does not tell two apart."""
     return _fold_word(raw) if len(raw) <= _LONGEST_REMEMBERED else _fold_word.__wrapped__(raw)
@@ -91,7 +124,7 @@ def _fold_word(raw: bytes) -> str:
     return address.bounded(address.text_of(raw).lower())
 
 
-READERS: dict[str, Callable[[Facts], str]] = {
+READERS: dict[str, Callable[[AnyFacts], str]] = {
     "client_address": attrgetter("client.address"),
     "client_network": attrgetter("client.network"),
     "helo": lambda facts: fold_word(facts.helo),
@@ -105,6 +138,16 @@ READERS: dict[str, Callable[[Facts], str]] = {
 """The keys that a limit may count by and an access list may match, and how each is read."""
 
 KEYS = tuple(READERS)
+
+CONTENT_READERS: dict[str, Callable[[ContentFacts], str]] = {
+    "from": attrgetter("author.address"),
+    "from_org": attrgetter("author.org"),
+    "reply_to": attrgetter("replier.address"),
+    "reply_to_org": attrgetter("replier.org"),
+}
+"""The keys that only a message's header shows: the milter counts by them."""
+
+CONTENT_KEYS = tuple(CONTENT_READERS)
 
 
 class Folds(dict[bytes, T]):
@@ -157,10 +200,10 @@ class Folder:
         raw = text.encode("utf-8", "surrogateescape")
         if name in ("client_address", "client_network"):
             return self.client[raw].address
-        if name == "sender":
+        if name in ("sender", "from", "reply_to"):
             return self.sender[b"" if text == NULL_SENDER else raw].address
         if name == "recipient":
             return self.recipient[raw].mailbox
-        if name in ("sender_domain", "sender_org", "recipient_domain"):
+        if name in ("sender_domain", "sender_org", "recipient_domain", "from_org", "reply_to_org"):
             return text if text == NULL_SENDER else fold_domain(text)
         return fold_word(raw)

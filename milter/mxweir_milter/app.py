@@ -40,7 +40,7 @@ _LINGER = 3.0
 _OTHER_FILES = 64
 """File descriptors beside those of sessions and scans."""
 
-_FIXED = ("front", "listen", "socket_mode", "socket_group", "http", "max_sessions")
+_FIXED = ("front", "listen", "socket_mode", "socket_group", "http", "max_sessions", "save_every")
 
 _NO_PYMILTER = (
     'milter.front = "libmilter", but pymilter cannot be loaded ({error}): '

@@ -55,7 +55,7 @@ def main_cf(config: Config, queue_directory: str = QUEUE_DIRECTORY) -> list[str]
         "smtpd_recipient_restrictions =",
         f"    {_policy(config, 'limits', queue_directory)}",
     ]
-    if any(limit.unit != "recipient" for limit in config.limit):
+    if any(limit.unit != "recipient" and not limit.by_content for limit in config.limit):
         lines += ["smtpd_end_of_data_restrictions =", f"    {_policy(config, 'message', queue_directory)}"]
     return [*lines, "", *_milter(config, queue_directory)]
 

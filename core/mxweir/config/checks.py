@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 _NOT_YET = "this version counts in the process; remove this table"
 _MESSAGE_KEYS = ("recipient", "recipient_domain")
+_ORGS = ("sender_org", "from_org", "reply_to_org")
+_ADDRESSES = ("sender", "recipient", "from", "reply_to")
 _MOST_VALUES = 100_000
 
 
@@ -49,11 +51,18 @@ def warnings(config: Config) -> Iterator[str]:
         yield "milter.engine: no scanner is configured; the milter marks all mail unscanned"
     yield from scanners.warnings(config.milter)
     for index, limit in enumerate(config.limit):
+        if limit.by_content:
+            continue
         if limit.unit != "recipient" and any(key in limit.key for key in _MESSAGE_KEYS):
             yield (
                 f"limit[{index + 1}].key: Postfix names the recipient at end of data only when there is one; "
                 f'limit "{limit.name}" passes over mail to several'
             )
+
+
+def access_problems(entry: AccessEntry, folder: Folder) -> Iterator[str]:
+    """What is wrong with one access entry, wherever it comes from."""
+    return (problem.what for problem in _access(entry, (), folder))
 
 
 def _readable(rows: Sequence[T | None]) -> Iterator[tuple[int, T]]:
@@ -141,6 +150,10 @@ def _limit(limit: LimitRule, place: Place, folder: Folder) -> Iterator[Problem]:
 def _distinct(limit: LimitRule, place: Place) -> Iterator[Problem]:
     if limit.distinct in limit.key:
         yield Problem((*place, "distinct"), f'"{limit.distinct}" is part of the key: there is only one of it')
+    if limit.by_content and limit.distinct in _MESSAGE_KEYS:
+        yield Problem(
+            (*place, "distinct"), "a message is counted as a whole, and it may have several of these"
+        )
     if limit.burst is not None or limit.window or limit.unit != "recipient":
         yield Problem(
             (*place, "distinct"),
@@ -170,9 +183,9 @@ def _folded(key: str, text: str, place: Place, folder: Folder) -> Iterator[Probl
         yield Problem(place, "an empty value would match nothing")
     elif key in ("client_address", "client_network"):
         yield from _client(key, text, place, folder)
-    elif key == "sender_org" and registrable_domain(folded) != folded:
+    elif key in _ORGS and registrable_domain(folded) != folded:
         yield Problem(place, f'"{text}" is no registrable domain; write "{registrable_domain(folded)}"')
-    elif key in ("sender", "recipient") and folded != text.lower() and text.isascii():
+    elif key in _ADDRESSES and folded != text.lower() and text.isascii():
         yield Problem(place, f'"{text}" is seen as "{folded}"; write that')
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from mxweir.config import readers as read
 from mxweir.config.schema import REQUIRED, optional_section, section, sections, setting
 from mxweir.endpoint import Endpoint
-from mxweir.facts import KEYS
+from mxweir.facts import CONTENT_KEYS, KEYS
 from mxweir.ratelimit.rate import Rate
 from mxweir.redis.url import Url
 
@@ -101,6 +101,8 @@ class Milter:
     max_scan_size: int = setting(read.size("1KiB", "1GiB"), "512KiB")
     max_memory: int = setting(read.size("1MiB", "1024GiB"), "256MiB")
     max_sessions: int = setting(read.integer(1, 65536), 2048)
+    max_keys: int = setting(read.integer(1000, 100_000_000), 200_000)
+    save_every: float = setting(read.duration("1s", "1d"), "1m")
     tag_at: float = setting(read.number, 5.0)
     rewrite_subject_at: float = setting(read.threshold, "never")
     quarantine_at: float = setting(read.threshold, "never")
@@ -184,15 +186,20 @@ class LimitRule:
     """One rate limit as written; `rate` None in `overrides` means unlimited."""
 
     name: str = setting(read.name, REQUIRED)
-    key: tuple[str, ...] = setting(read.one_or_more(read.one_of(*KEYS)), REQUIRED)
+    key: tuple[str, ...] = setting(read.one_or_more(read.one_of(*KEYS, *CONTENT_KEYS)), REQUIRED)
     rate: Rate = setting(read.rate, REQUIRED)
     burst: int | None = setting(read.integer(1, 10**12), None)
     window: bool = setting(read.boolean, False)
     unit: str = setting(read.one_of("recipient", "message", "byte"), "recipient")
-    distinct: str = setting(read.one_of("", *KEYS), "")
+    distinct: str = setting(read.one_of("", *KEYS, *CONTENT_KEYS), "")
     refuse: str = setting(read.one_of("reject", "defer"), "reject")
     mode: str = setting(read.one_of("enforce", "observe"), "enforce")
     overrides: dict[str, Rate | None] = setting(_overrides, {})
+
+    @property
+    def by_content(self) -> bool:
+        """Whether it needs the message's header: then the milter counts, and the policy daemon does not."""
+        return any(key in CONTENT_KEYS for key in (*self.key, self.distinct))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

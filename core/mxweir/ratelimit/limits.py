@@ -8,16 +8,22 @@ Units follow from when Postfix knows what: recipients are counted at RCPT, where
 each is asked about once; messages and bytes at END-OF-MESSAGE, where the size is
 true. Postfix's policy_context narrows it further: `limits` runs those by
 recipient, `message` those by message and byte, none runs both.
+
+Limits by what only the content shows are the milter's. It asks all of them at
+END-OF-MESSAGE, once for the whole message: it can only be refused as a whole, and
+then it costs nothing. A message may have several recipients, authors or addresses
+for replies, so it takes part in such a limit by several keys, each at its own cost.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice, product
 from typing import Any, NamedTuple
 
-from mxweir.address import hashed
+from mxweir.address import bounded, hashed
 from mxweir.config import LimitRule
 from mxweir.events import Observed
-from mxweir.facts import READERS, Facts, Folder
+from mxweir.facts import CONTENT_READERS, NOBODY, READERS, UNKNOWN, AnyFacts, ContentFacts, Facts, Folder
 from mxweir.ratelimit.arithmetic import ROUNDING
 from mxweir.ratelimit.memory import DistinctTable, GcraTable, Pace, Paces, Repeats, Row, Table, WindowTable
 from mxweir.ratelimit.rate import Rate
@@ -33,6 +39,9 @@ Two parts never make more than 1.3 KB, and need no look: each has up to 255 byte
 of one sets the width of both. Nor do 320 characters.
 """
 
+_MOST_TURNS = 1000
+"""Keys by which one message takes part in one limit: as many as it may have recipients."""
+
 _UNLIMITED = Pace(float("inf"), 1.0, float("inf"))
 _UNITS: dict[tuple[bytes, bytes], tuple[str, ...]] = {
     (b"RCPT", b""): ("recipient",),
@@ -40,6 +49,10 @@ _UNITS: dict[tuple[bytes, bytes], tuple[str, ...]] = {
     (b"END-OF-MESSAGE", b""): ("message", "byte"),
     (b"END-OF-MESSAGE", b"message"): ("message", "byte"),
 }
+_CONTENT = (b"END-OF-MESSAGE", b"")
+
+Turn = tuple[str, str, float]
+"""What a limit is asked: for which key, by which value (empty for plain limits), at what cost."""
 
 
 class Refusal(NamedTuple):
@@ -71,7 +84,7 @@ class Limit:
         self.name = rule.name
         self.observe = rule.mode == "observe"
         self.by_byte = rule.unit == "byte"
-        self.value: Callable[[Facts], str] | None = _reader((rule.distinct,)) if rule.distinct else None
+        self.value: Callable[[Any], str] | None = _reader((rule.distinct,)) if rule.distinct else None
         self.key = _reader(rule.key)
         own = {_folded(rule.key, text, folder): rate for text, rate in rule.overrides.items()}
         self._own = own
@@ -88,10 +101,24 @@ class Limit:
         """What the key may: its own rate, else the limit's."""
         return self._own.get(key) or self.rule.rate
 
-    def what(self, facts: Facts) -> tuple[str, float]:
+    @property
+    def weighted(self) -> bool:
+        """Whether what it costs differs from question to question."""
+        return self.by_byte
+
+    def asked_at(self, moment: tuple[bytes, bytes]) -> bool:
+        """Whether it is asked at this protocol_state with this policy_context."""
+        return self.rule.unit in _UNITS.get(moment, ())
+
+    def what(self, facts: AnyFacts) -> tuple[str, float]:
         """The value to count among others (empty for plain limits) and the cost."""
         value = self.value(facts) if self.value else ""
         return value, float(facts.size_in_bytes) if self.by_byte else 1.0
+
+    def turns(self, facts: Any) -> Iterable[Turn]:
+        """What the limit is asked about a question; nothing where the question lacks its key."""
+        key = self.key(facts)
+        return ((key, *self.what(facts)),) if key else ()
 
     def figure(self, key: str, used: float) -> str:
         """`33/1000`."""
@@ -99,18 +126,78 @@ class Limit:
         return f"{math.ceil(used - ROUNDING)}/{'unlimited' if capacity == float('inf') else int(capacity)}"
 
 
+class ContentLimit(Limit):
+    """One limit by what the content shows; asked about `ContentFacts`."""
+
+    def __init__(self, rule: LimitRule, folder: Folder, capacity: int, share: float = 1.0) -> None:
+        super().__init__(rule, folder, capacity, share)
+        self._by_recipient = any(name in ("recipient", "recipient_domain") for name in rule.key)
+        self._by_author = any(name in ("from", "from_org") for name in rule.key)
+        self._by_replier = any(name in ("reply_to", "reply_to_org") for name in rule.key)
+
+    @property
+    def weighted(self) -> bool:
+        """By recipient, a message costs as many as it has; by message alone, all cost the same."""
+        return self.rule.unit != "message" and not self.rule.distinct
+
+    def asked_at(self, moment: tuple[bytes, bytes]) -> bool:
+        """At the end of a message, whatever it counts."""
+        return moment == _CONTENT
+
+    def turns(self, facts: ContentFacts) -> Iterable[Turn]:
+        """What the limit is asked: each different key once, at the cost of all that have it."""
+        value = self._value(facts)
+        if self.value and not value:
+            return ()
+        keys: dict[str, set[int]] = {}
+        for number, looked_at in self._looked_at(facts):
+            if key := self.key(looked_at):
+                keys.setdefault(key, set()).add(number)
+        return [(key, value, self._cost(facts, len(recipients))) for key, recipients in keys.items()]
+
+    def _cost(self, facts: ContentFacts, recipients: int) -> float:
+        if self.by_byte:
+            return float(facts.size_in_bytes)
+        if not self.weighted:
+            return 1.0
+        return float(recipients if self._by_recipient else facts.recipient_count)
+
+    def _looked_at(self, facts: ContentFacts) -> Iterable[tuple[int, ContentFacts]]:
+        """The facts with each choice of those addresses that the key names, and the recipient's number."""
+        authors = facts.authors if self._by_author else (UNKNOWN,)
+        repliers = facts.repliers if self._by_replier else (UNKNOWN,)
+        recipients = facts.recipients if self._by_recipient else (NOBODY,)
+        choices = product(authors, repliers, enumerate(recipients))
+        for author, replier, (number, recipient) in islice(choices, _MOST_TURNS):
+            yield number, facts._replace(author=author, replier=replier, recipient=recipient)
+
+    def _value(self, facts: ContentFacts) -> str:
+        """The value to count among others: of several addresses all together, since any may be varied."""
+        if self.value is None:
+            return ""
+        choices = product(facts.authors or (UNKNOWN,), facts.repliers or (UNKNOWN,))
+        values = {self.value(facts._replace(author=author, replier=replier)) for author, replier in choices}
+        return bounded(SEPARATOR.join(sorted(filter(None, values))))
+
+
 class Limits:
-    """All limits of one process; `share` is how much of each this process may give out."""
+    """All limits of one process: the policy daemon's, or those of the milter by what the content shows.
+
+    `share` is how much of each this process may give out.
+    """
 
     def __init__(
         self, rules: Sequence[LimitRule], folder: Folder, max_keys: int = 1_000_000, share: float = 1.0
     ) -> None:
         self._capacity = max_keys // max(1, len(rules))
-        self.limits = [Limit(rule, folder, self._capacity, share) for rule in rules]
+        self.limits = [
+            (ContentLimit if rule.by_content else Limit)(rule, folder, self._capacity, share)
+            for rule in rules
+        ]
         self.repeats = Repeats()
         self._asked = self._by_moment()
 
-    def decide(self, facts: Facts, now: float) -> Outcome:
+    def decide(self, facts: AnyFacts, now: float) -> Outcome:
         """Ask all limits of this question, and charge them if none refuses; `now` in seconds."""
         limits = self.asked_at(facts.state, facts.context)
         if not limits:
@@ -128,14 +215,11 @@ class Limits:
         return self._asked.get((state, context), ())
 
     @staticmethod
-    def _decide(limits: Iterable[Limit], facts: Facts, now: float) -> Outcome:
+    def _decide(limits: Iterable[Limit], facts: AnyFacts, now: float) -> Outcome:
         charges: list[tuple[Table, str, Any]] = []
         observed: tuple[Observed, ...] = ()
-        for limit in limits:
-            key = limit.key(facts)
-            if not key:
-                continue
-            value, cost = limit.what(facts)
+        turns = ((limit, turn) for limit in limits for turn in limit.turns(facts))
+        for limit, (key, value, cost) in turns:
             used, wait, mark = limit.table.ask(key, value, cost, now)
             if wait <= 0.0:
                 charges.append((limit.table, key, mark))
@@ -220,10 +304,7 @@ class Limits:
         self._asked = self._by_moment()
 
     def _by_moment(self) -> dict[tuple[bytes, bytes], Sequence[Limit]]:
-        return {
-            moment: tuple(limit for limit in self.limits if limit.rule.unit in units)
-            for moment, units in _UNITS.items()
-        }
+        return {moment: tuple(limit for limit in self.limits if limit.asked_at(moment)) for moment in _UNITS}
 
 
 def identity(rule: LimitRule) -> str:
@@ -237,20 +318,22 @@ def show_key(key: str) -> str:
     return key.replace(SEPARATOR, ", ")
 
 
-def _identity(facts: Facts) -> int:
+def _identity(facts: AnyFacts) -> int:
     """The same for a repeated question only; 0 where Postfix gives no instance."""
     if not facts.instance:
         return 0
     return hash((facts.instance, facts.state, facts.recipient.given))
 
 
-def _reader(names: Sequence[str]) -> Callable[[Facts], str]:
+def _reader(names: Sequence[str]) -> Callable[[Any], str]:
     """Reads a key from facts; "" where a part of it is not known."""
-    readers = [READERS[name] for name in names]
+    readers: list[Callable[[Any], str]] = [
+        CONTENT_READERS[name] if name in CONTENT_READERS else READERS[name] for name in names
+    ]
     if len(readers) == 1:
         return readers[0]
 
-    def read(facts: Facts) -> str:
+    def read(facts: AnyFacts) -> str:
         parts = [read(facts) for read in readers]
         return _joined(parts) if all(parts) else ""
 
