@@ -26,6 +26,10 @@ class Servers(Protocol):
     clustered: bool
     """Whether a call may only have keys of one slot."""
 
+    @property
+    def available(self) -> bool:
+        """Whether a call would be sent now: some master is connected, and its breaker would let it pass."""
+
     async def start(self) -> None:
         """Connect, and keep connected; returns after the first try, however it went, within two seconds."""
 
