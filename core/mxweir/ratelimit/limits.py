@@ -72,7 +72,16 @@ class Outcome(NamedTuple):
     observed: tuple[Observed, ...]
 
 
-_NO_OBJECTION = Outcome(None, ())
+NO_OBJECTION = Outcome(None, ())
+
+
+class Look(NamedTuple):
+    """A limit's figures; `key` is empty where the question lacks it, `wait` in seconds, 0: it passes."""
+
+    limit: "Limit"
+    key: str
+    figure: str
+    wait: float
 
 
 class Limit:
@@ -201,10 +210,10 @@ class Limits:
         """Ask all limits of this question, and charge them if none refuses; `now` in seconds."""
         limits = self.asked_at(facts.state, facts.context)
         if not limits:
-            return _NO_OBJECTION
-        identity = _identity(facts)
+            return NO_OBJECTION
+        identity = identity_of(facts)
         if identity in self.repeats:
-            return _NO_OBJECTION
+            return NO_OBJECTION
         outcome = self._decide(limits, facts, now)
         if identity and outcome.refusal is None:
             self.repeats.add(identity)
@@ -233,39 +242,19 @@ class Limits:
                 return Outcome(refusal, observed)
         for table, key, mark in charges:
             table.put(key, mark)
-        return Outcome(None, observed) if observed else _NO_OBJECTION
+        return Outcome(None, observed) if observed else NO_OBJECTION
 
     def preview(self, facts: Facts, now: float) -> tuple[Outcome, list[Step]]:
         """What `decide` would say, with each limit's figures; charges nothing."""
         asked = self.asked_at(facts.state, facts.context)
-        if asked and _identity(facts) in self.repeats:
-            return _NO_OBJECTION, [
-                Step("limits", "", "", "pass", note="this very question was counted before")
-            ]
-        steps: list[Step] = []
-        outcome = _NO_OBJECTION
+        if asked and identity_of(facts) in self.repeats:
+            return looked([], repeated=True)
+        looks: list[Look] = []
         for limit in asked:
             key = limit.key(facts)
-            if not key:
-                steps.append(
-                    Step("limits", limit.name, "", "pass", note="the question lacks this limit's key")
-                )
-                continue
-            used, wait, _ = limit.table.ask(key, *limit.what(facts), now)
-            shown, figure = show_key(key), limit.figure(key, used)
-            if outcome.refusal:
-                steps.append(Step("limits", limit.name, shown, "not reached", figure))
-            elif wait <= 0.0:
-                steps.append(Step("limits", limit.name, shown, "pass", figure))
-            elif limit.observe:
-                outcome = Outcome(None, (*outcome.observed, Observed(limit.name, shown, figure)))
-                steps.append(
-                    Step("limits", limit.name, shown, "would refuse", figure, f"free in {wait:.1f} s")
-                )
-            else:
-                outcome = Outcome(Refusal(limit, shown, figure, wait, limit.rate(key)), outcome.observed)
-                steps.append(Step("limits", limit.name, shown, "refuse", figure, f"free in {wait:.1f} s"))
-        return outcome, steps
+            used, wait, _ = limit.table.ask(key, *limit.what(facts), now) if key else (0.0, 0.0, None)
+            looks.append(Look(limit, key, limit.figure(key, used), wait))
+        return looked(looks)
 
     def tick(self, now: float) -> None:
         """Forget what is over; call it every second or so."""
@@ -307,6 +296,30 @@ class Limits:
         return {moment: tuple(limit for limit in self.limits if limit.asked_at(moment)) for moment in _UNITS}
 
 
+def looked(looks: Iterable[Look], *, repeated: bool = False) -> tuple[Outcome, list[Step]]:
+    """What the limits would say to a question by their figures, in their order, and the steps to it."""
+    if repeated:
+        note = "this very question was counted before"
+        return NO_OBJECTION, [Step("limits", "", "", "pass", note=note)]
+    steps: list[Step] = []
+    outcome = NO_OBJECTION
+    for limit, key, figure, wait in looks:
+        step = Step("limits", limit.name, show_key(key), "pass", figure)
+        free = f"free in {wait:.1f} s"
+        if not key:
+            step = step._replace(figure="", note="the question lacks this limit's key")
+        elif outcome.refusal:
+            step = step._replace(outcome="not reached")
+        elif wait > 0.0 and limit.observe:
+            outcome = Outcome(None, (*outcome.observed, Observed(limit.name, step.key, figure)))
+            step = step._replace(outcome="would refuse", note=free)
+        elif wait > 0.0:
+            outcome = Outcome(Refusal(limit, step.key, figure, wait, limit.rate(key)), outcome.observed)
+            step = step._replace(outcome="refuse", note=free)
+        steps.append(step)
+    return outcome, steps
+
+
 def identity(rule: LimitRule) -> str:
     """What must stay the same for counters to keep their meaning when a limit's rate changes."""
     kind = f"distinct {rule.distinct}" if rule.distinct else "window" if rule.window else "rate"
@@ -318,7 +331,7 @@ def show_key(key: str) -> str:
     return key.replace(SEPARATOR, ", ")
 
 
-def _identity(facts: AnyFacts) -> int:
+def identity_of(facts: AnyFacts) -> int:
     """The same for a repeated question only; 0 where Postfix gives no instance."""
     if not facts.instance:
         return 0
