@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from hashlib import blake2b, sha256
 from typing import NamedTuple
 
-from mxweir.facts import Facts
+from mxweir.facts import AnyFacts
 from mxweir.ratelimit.arithmetic import ROUNDING
 from mxweir.ratelimit.limits import Limit, Limits, identity
 from mxweir.ratelimit.memory import Pace
@@ -52,7 +52,7 @@ class Counter:
         self.pace = pace
         self.prefix = prefix
         """Before the key."""
-        self.takes_argument = limit.by_byte or limit.value is not None
+        self.takes_argument = limit.weighted or limit.value is not None
         kind = "distinct" if limit.value else "window" if limit.rule.window else "rate"
         figures = (pace.rate, pace.burst) if kind == "rate" else (pace.amount, pace.period)
         flags = _OBSERVE * limit.observe + _ARGUMENT * self.takes_argument
@@ -62,9 +62,8 @@ class Counter:
         """The Redis key that counts for a limit's key."""
         return self.prefix + encoded(key)
 
-    def argument(self, facts: Facts) -> bytes:
+    def argument(self, value: str, cost: float) -> bytes:
         """What a question brings for this limit, if it takes one."""
-        value, cost = self.limit.what(facts)
         return encoded(value) if self.limit.value else b"%d" % cost
 
     def figure(self, used: float) -> str:
@@ -141,24 +140,25 @@ class Shapes:
             self._own[limit.name, key] = self.counter(limit, pace)
         return self._own[limit.name, key]
 
-    def question(self, facts: Facts) -> Question | None:
+    def question(self, facts: AnyFacts) -> Question | None:
         """What Redis is to be asked; None where no limit has anything to count."""
         asked: list[Counter] = []
         keys: list[str] = []
+        arguments: list[bytes] = []
         for limit in self._limits.asked_at(facts.state, facts.context):
-            key = limit.key(facts)
-            counter = self.counter_of(limit, key) if key else None
-            if counter is not None:
-                asked.append(counter)
-                keys.append(key)
+            for key, value, cost in limit.turns(facts):
+                if (counter := self.counter_of(limit, key)) is not None:
+                    asked.append(counter)
+                    keys.append(key)
+                    if counter.takes_argument:
+                        arguments.append(counter.argument(value, cost))
         if not asked:
             return None
         shape = self.shape(tuple(asked), bool(facts.instance))
         names = [counter.name(key) for counter, key in zip(asked, keys, strict=True)]
         if shape.repeats:
             names.insert(0, self.repeat(facts.instance, facts.state, facts.recipient.given))
-        arguments = tuple(counter.argument(facts) for counter in asked if counter.takes_argument)
-        return Question(shape, tuple(keys), tuple(names), arguments)
+        return Question(shape, tuple(keys), tuple(names), tuple(arguments))
 
     def shape(self, counters: tuple[Counter, ...], repeats: bool) -> Shape:
         """The shape of these counters, the same object each time."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from mxweir.clock import Clock
 from mxweir.events import Observer
-from mxweir.facts import Facts
+from mxweir.facts import AnyFacts, Facts
 from mxweir.ratelimit.limits import Limits, Outcome
 from mxweir.ratelimit.refusals import Refusals
 from mxweir.ratelimit.shapes import Shapes
@@ -36,7 +36,7 @@ class Shared:
         """By limit."""
         raise NotImplementedError
 
-    def decide(self, facts: Sequence[Facts], then: Callable[[Sequence[Outcome]], None]) -> None:
+    def decide(self, facts: Sequence[AnyFacts], then: Callable[[Sequence[Outcome]], None]) -> None:
         """Ask all limits of these questions, and charge them where none refuses.
 
         `then` gets the outcomes in the questions' order, exactly once, within the timeout; it may
