@@ -30,10 +30,10 @@ from mxweir_bench.servers import Server
 from mxweir_bench.tools import Tools
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_policyd.answerer import Answerer
-from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.protocol import Attributes, RequestReader
 from mxweir_policyd.refresh import DomainsFile
 from mxweir_policyd.relaydomains.replica import Replica
+from mxweir_policyd.worker import build_pipeline
 
 _PASSES, _ROWS = 4, 60
 _WARMING = 4 * KEYS

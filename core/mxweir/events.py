@@ -124,12 +124,14 @@ class Trouble(NamedTuple):
     """Something went wrong that nobody was refused for.
 
     `what` comes from a closed set in the code (it is a metric label and the key
-    by which repetitions are summed up); `detail` may hold anything.
+    by which repetitions are summed up); `detail` may hold anything. `times` is more
+    than 1 where another process has summed some up already: `detail` is of the last.
     """
 
     what: str
     detail: str
     level: str = "warning"
+    times: int = 1
 
 
 class Notice(NamedTuple):

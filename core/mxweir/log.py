@@ -211,10 +211,10 @@ class LogObserver:
         now = self._clock()
         since, count, _ = self._repeated.get(event.what, (None, 0, ""))
         if since is not None and now - since < _SUM_UP_AFTER:
-            self._repeated[event.what] = (since, count + 1, event.detail)
+            self._repeated[event.what] = (since, count + event.times, event.detail)
             return
         self.tick()
-        self._repeated[event.what] = (now, 0, event.detail)
+        self._repeated[event.what] = (now, event.times - 1, event.detail)
         write = self._logger.error if event.level == "error" else self._logger.warning
         write(event.what, detail=event.detail)
 

@@ -4,11 +4,16 @@ Counting is adding to a plain dict, far cheaper than a labelled metric object;
 `prometheus_client` only formats at scrape time. Every label value comes from
 the code or from the configuration: whatever a stranger sends, the number of
 series stays.
+
+A daemon of several processes shows the figures of one: what each counted is
+added up family by family (`merged`).
 """
 
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
@@ -33,6 +38,14 @@ class Counter:
         """Count."""
         self.values[labels] += 1.0
 
+    def plus(self, other: "Counter") -> "Counter":
+        """A family with what both have counted."""
+        sum_up = Counter(self.name, self.help, self.labels)
+        for values in (self.values, other.values):
+            for labels, value in list(values.items()):
+                sum_up.values[labels] += value
+        return sum_up
+
     def family(self) -> Metric:
         """What Prometheus is shown."""
         family = CounterMetricFamily(self.name, self.help, labels=self.labels)
@@ -54,6 +67,13 @@ class Histogram:
         self.counts[bisect_left(self.bounds, seconds)] += count
         self.sum += seconds * count
 
+    def plus(self, other: "Histogram") -> "Histogram":
+        """A histogram of what both have counted."""
+        sum_up = Histogram(self.name, self.help, self.bounds)
+        sum_up.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        sum_up.sum = self.sum + other.sum
+        return sum_up
+
     def family(self) -> Metric:
         """What Prometheus is shown."""
         buckets, total = [], 0
@@ -65,11 +85,54 @@ class Histogram:
         return family
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a gauge showed when it was read. Those of several processes are summed, or the highest counts."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...]
+    values: dict[tuple[str, ...], float]
+    summed: bool
+
+    def plus(self, other: "Reading") -> "Reading":
+        """What the two processes show together."""
+        values = dict(self.values)
+        for labels, value in other.values.items():
+            mine = values.get(labels)
+            values[labels] = value if mine is None else mine + value if self.summed else max(mine, value)
+        return Reading(self.name, self.help, self.labels, values, self.summed)
+
+    def family(self) -> Metric:
+        """What Prometheus is shown."""
+        family = GaugeMetricFamily(self.name, self.help, labels=self.labels)
+        for labels, value in self.values.items():
+            family.add_metric(labels, value)
+        return family
+
+
+Family = Counter | Histogram | Reading
+Figures = Sequence[Family]
+"""What one process counted and showed at one time."""
+
+
+def merged(*processes: Figures) -> list[Family]:
+    """The figures of several processes as those of one."""
+    found: dict[str, Any] = {}
+    for figures in processes:
+        for family in figures:
+            former = found.get(family.name)
+            found[family.name] = family if former is None else former.plus(family)
+    return list(found.values())
+
+
 class Metrics:
     """All families of one daemon: those counted from events, and gauges read when asked."""
 
     def __init__(self, daemon: str) -> None:
-        self._gauges: list[tuple[str, str, Sequence[str], Gauge]] = []
+        self._gauges: list[tuple[str, str, Sequence[str], bool, Gauge]] = []
+        self.others: Callable[[], Iterable[Figures]] = tuple
+        """What further processes of the daemon have counted; asked at each scrape, from any thread."""
         self.troubles = Counter("mxweir_troubles", "Things that went wrong, by kind.", ["daemon", "what"])
         self.gauge("mxweir_build_info", "Which version runs.", ["version"], lambda: [((__version__,), 1.0)])
         self._daemon = daemon
@@ -85,23 +148,33 @@ class Metrics:
         self._families.append(histogram := Histogram(name, help, bounds))
         return histogram
 
-    def gauge(self, name: str, help: str, labels: Sequence[str], read: Gauge) -> None:
-        """Add a gauge that is read at each scrape."""
-        self._gauges.append((name, help, labels, read))
+    def gauge(
+        self, name: str, help: str, labels: Sequence[str], read: Gauge, *, summed: bool = False
+    ) -> None:
+        """Add a gauge that is read at each scrape.
+
+        Of several processes the highest value is shown, or their sum with `summed`.
+        """
+        self._gauges.append((name, help, labels, summed, read))
 
     def trouble(self, event: Trouble) -> None:
         """Count a trouble."""
-        self.troubles.add(self._daemon, event.what)
+        self.troubles.values[self._daemon, event.what] += event.times
+
+    def figures(self) -> list[Family]:
+        """What this process has counted and shows now, to be read or sent at once: counting goes on."""
+        return [
+            *self._families,
+            *(
+                Reading(name, text, tuple(labels), dict(read()), summed)
+                for name, text, labels, summed, read in self._gauges
+            ),
+        ]
 
     def collect(self) -> Iterator[Metric]:
         """All families, for `prometheus_client`."""
-        for family in self._families:
+        for family in merged(self.figures(), *self.others()):
             yield family.family()
-        for name, text, labels, read in self._gauges:
-            shown = GaugeMetricFamily(name, text, labels=labels)
-            for values, number in read():
-                shown.add_metric(values, number)
-            yield shown
 
 
 class PolicyMetrics:

@@ -7,7 +7,7 @@ line in, one a line out: `{"explain": {attribute: value, …}}`.
 import asyncio
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,10 @@ def explain(
 
 
 class ControlServer:
-    """Answers on the control socket; `describe` says in which state the relay domains are."""
+    """Has the lines that come in at the control socket answered by `answer`."""
 
-    def __init__(self, answerer: Answerer, describe: Callable[[], str], observe: Observer) -> None:
-        self._answerer = answerer
-        self._describe = describe
+    def __init__(self, answer: Callable[[bytes], Awaitable[dict[str, Any]]], observe: Observer) -> None:
+        self._answer = answer
         self._observe = observe
 
     async def serve(self, listener: socket.socket) -> asyncio.Server:
@@ -75,7 +74,17 @@ class ControlServer:
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes) -> dict[str, Any]:
+
+class Control:
+    """Answers the questions of the command line; `describe` says in which state the relay domains are."""
+
+    def __init__(self, answerer: Answerer, describe: Callable[[], str], observe: Observer) -> None:
+        self._answerer = answerer
+        self._describe = describe
+        self._observe = observe
+
+    async def answer(self, line: bytes) -> dict[str, Any]:
+        """The answer to a line; never raises."""
         try:
             question = json.loads(line)["explain"]
             attributes = {str(name): str(value) for name, value in question.items()}

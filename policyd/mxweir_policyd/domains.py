@@ -91,7 +91,12 @@ class RelayDomains:
         yield self._watch_file
         yield self._kept.run
         if self._postgres is not None:
-            yield self._postgres.run
+            yield self._postgres.follow
+
+    def asking(self) -> Iterable[Callable[[], Coroutine[None, None, None]]]:
+        """What `confirm` needs in the background, for ever."""
+        if self._postgres is not None:
+            yield self._postgres.ask
 
     def tick(self) -> None:
         """Call it every second or so."""

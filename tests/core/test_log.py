@@ -291,6 +291,18 @@ def test_a_trouble_that_was_not_repeated_is_not_summed_up():
     assert len(logged.lines()) == 1
 
 
+def test_what_another_process_has_summed_up_counts_as_often_as_it_happened():
+    logged = Logged()
+    logged.tell(Trouble("a", "first of three", times=3))
+    logged.tell(Trouble("a", "last of two", times=2))
+    logged.clock.advance(60.0)
+    logged.observer.tick()
+    assert [(r.get("detail"), r.get("repeated"), r.get("last")) for r in logged.records()] == [
+        ("first of three", None, None),
+        (None, "4", "last of two"),
+    ]
+
+
 def test_one_trouble_hides_no_other():
     logged = Logged()
     for what in ("a", "b", "a", "c", "b"):

@@ -1,6 +1,8 @@
 import gc
+import pickle
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,9 +21,9 @@ from mxweir.log import LogObserver
 from mxweir.metrics import ANSWER_SECONDS, Metrics, PolicyMetrics, ScanMetrics
 from mxweir.ratelimit.rate import Rate
 from mxweir.testing import SettableClock, question
-from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.protocol import Request
 from mxweir_policyd.relaydomains.replica import Replica
+from mxweir_policyd.worker import build_pipeline
 
 PASS = Decision("pass", "DUNNO")
 
@@ -130,6 +132,40 @@ def test_a_gauge_is_read_at_each_scrape():
     assert value(metrics, "mxweir_things", kind="a") == 3
     held[0] = 5.0
     assert value(metrics, "mxweir_things", kind="a") == 5
+
+
+def two_processes(gauges: tuple[dict[str, float], dict[str, float]] = ({}, {})) -> tuple[Metrics, Metrics]:
+    """The metrics of two processes, of which the first shows what both counted; gauges by their label."""
+    made = Metrics("policyd"), Metrics("policyd")
+    for metrics, shown in zip(made, gauges, strict=True):
+        for name, summed in (("mxweir_sum", True), ("mxweir_highest", False)):
+            read = partial(lambda values: [((key,), value) for key, value in values.items()], shown)
+            metrics.gauge(name, "Things.", ["kind"], read, summed=summed)
+    first, second = made
+    first.others = lambda: [pickle.loads(pickle.dumps(second.figures()))]
+    return made
+
+
+def test_of_two_processes_the_counters_and_histograms_are_added_up():
+    made = two_processes()
+    for metrics, seconds in zip(made, (0.0004, 0.02), strict=True):
+        tell = tell_all(PolicyMetrics(metrics).handlers())
+        tell(decided(PASS, seconds))
+        tell(Trouble("policy protocol error", "", times=3))
+    made[1].counter("mxweir_only_there", "Things.").add()
+    shown = made[0]
+    assert value(shown, "mxweir_policy_decisions_total", check="", rule="", action="pass") == 2
+    assert value(shown, "mxweir_troubles_total", daemon="policyd", what="policy protocol error") == 6
+    assert value(shown, "mxweir_only_there_total") == 1
+    assert value(shown, "mxweir_policy_answer_seconds_bucket", le="0.0005") == 1
+    assert value(shown, "mxweir_policy_answer_seconds_count") == 2
+    assert value(shown, "mxweir_policy_answer_seconds_sum") == pytest.approx(0.0204)
+
+
+def test_of_two_processes_the_gauges_are_summed_or_the_highest_counts():
+    shown, _ = two_processes(({"a": 3.0, "b": 1.0}, {"a": 2.0, "c": 5.0}))
+    for name, expected in (("mxweir_sum", (5, 1, 5)), ("mxweir_highest", (3, 1, 5))):
+        assert tuple(value(shown, name, kind=kind) for kind in "abc") == expected
 
 
 def test_the_version_is_shown():

@@ -5,8 +5,10 @@ import socket
 import pytest
 
 from mxweir.endpoint import Unix
+from mxweir.events import Trouble
 from mxweir.service import ServiceError
-from mxweir.serving import Listening
+from mxweir.serving import Listening, _Acceptor
+from mxweir.testing import Recorder
 
 
 class Echo(asyncio.Protocol):
@@ -79,3 +81,46 @@ async def test_an_address_that_is_taken_is_told_in_one_line(tmp_path):
         listening = Listening(["policy"], 0o600, "", {})
         with pytest.raises(ServiceError, match="another process is serving it"):
             await listening.serve("policy", [Unix(str(tmp_path / "own"))], Echo)
+
+
+async def test_a_connection_is_handed_on_as_it_was_accepted(tmp_path):
+    taken, recorder = asyncio.Queue[socket.socket](), Recorder()
+    listening = Listening(["policy"], 0o600, "", {})
+    listening.hand_on("policy", [Unix(str(tmp_path / "own"))], taken.put_nowait, recorder)
+    _, writer = await asyncio.open_unix_connection(str(tmp_path / "own"))
+    async with asyncio.timeout(10):
+        connection = await taken.get()
+    writer.write(b"a question")
+    assert await asyncio.to_thread(connection.recv, 100) == b"a question"
+    listening.close()
+    with pytest.raises(FileNotFoundError):
+        await asyncio.open_unix_connection(str(tmp_path / "own"))
+    connection.close()
+    writer.close()
+    assert recorder.events == []
+
+
+async def test_when_nothing_can_be_accepted_that_is_told_and_tried_again_later(tmp_path, monkeypatch):
+    monkeypatch.setattr("mxweir.serving._AGAIN_AFTER", 0.01)
+    taken, recorder, failures = asyncio.Queue[socket.socket](), Recorder(), [1, 2]
+
+    class Full(socket.socket):
+        def accept(self):
+            if failures:
+                failures.pop()
+                raise OSError(24, "Too many open files")
+            return super().accept()
+
+    with Full(socket.AF_UNIX) as given:
+        given.bind(str(tmp_path / "given"))
+        given.listen()
+        given.setblocking(False)
+        acceptor = _Acceptor(given, taken.put_nowait, recorder)
+        _, writer = await asyncio.open_unix_connection(str(tmp_path / "given"))
+        async with asyncio.timeout(10):
+            (await taken.get()).close()
+        acceptor.close()
+        writer.close()
+    assert [event.what for event in recorder.events if isinstance(event, Trouble)] == [
+        "connections not accepted"
+    ] * 2

@@ -10,11 +10,11 @@ from mxweir.config.load import loads
 from mxweir.config.sections import Log
 from mxweir.events import Decided
 from mxweir.log import LogObserver
-from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.protocol import Request, RequestReader, format_reply
 from mxweir_policyd.refresh import DomainsFile
 from mxweir_policyd.relaydomains.replica import Replica
+from mxweir_policyd.worker import build_pipeline
 
 PAGE = (Path(__file__).parents[2] / "docs" / "path-of-a-recipient.md").read_text()
 FIRST = b"bounce-8837462-77@m1.shop.example"

@@ -18,10 +18,10 @@ from mxweir.testing import Recorder, SettableClock
 from mxweir_ops.lab.asking import USUAL
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_policyd.answerer import Answerer
-from mxweir_policyd.app import build_pipeline
-from mxweir_policyd.control import ControlServer, ask, control_endpoint, explain
+from mxweir_policyd.control import Control, ControlServer, ask, control_endpoint, explain
 from mxweir_policyd.protocol import MAX_REQUEST, ProtocolError, format_request, parse_request
 from mxweir_policyd.relaydomains.replica import Replica
+from mxweir_policyd.worker import build_pipeline
 
 CONFIG = '[[limit]]\nname = "sender"\nkey = "sender"\nrate = "2/day"\n'
 
@@ -47,7 +47,8 @@ class Daemon:
 async def daemon() -> AsyncIterator[Daemon]:
     with temporary_directory() as directory:
         made = Daemon(directory)
-        server = await ControlServer(made.answerer, lambda: "", made.recorder).serve(made.listener.socket)
+        control = Control(made.answerer, lambda: "", made.recorder)
+        server = await ControlServer(control.answer, made.recorder).serve(made.listener.socket)
         async with server:
             yield made
         made.listener.close()

@@ -14,11 +14,11 @@ from mxweir.ratelimit import snapshot
 from mxweir.testing import SettableClock
 from mxweir.units import parse_duration
 from mxweir_ops.lab.asking import USUAL
-from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.protocol import RequestReader, format_reply
 from mxweir_policyd.relaydomains.replica import Replica
 from mxweir_policyd.relaydomains.sources.file import read_domains
+from mxweir_policyd.worker import build_pipeline
 
 HERE = Path(__file__).parent / "dialogues"
 FILES = sorted(HERE.glob("*.txt"))

@@ -13,10 +13,10 @@ from mxweir.events import PASS, Decided, Passed
 from mxweir.facts import KEYS, READERS
 from mxweir.testing import Recorder, SettableClock
 from mxweir_policyd.answerer import Answerer
-from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.protocol import Request
 from mxweir_policyd.relaydomains.replica import Replica
+from mxweir_policyd.worker import build_pipeline
 
 NOW = SettableClock().now
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from mxweir.config import loads
 from mxweir.domains.match import Match, State, digest, find
 from mxweir.domains.record import Record
-from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.decision import UNCONFIRMED
 from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.protocol import Request
+from mxweir_policyd.worker import build_pipeline
 
 CONFIG = """
 [[access]]

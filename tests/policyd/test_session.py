@@ -9,10 +9,10 @@ from mxweir.domains.match import Match, State
 from mxweir.events import Decided, Trouble
 from mxweir.testing import Recorder, SettableClock
 from mxweir_policyd.answerer import Answerer
-from mxweir_policyd.app import build_pipeline
 from mxweir_policyd.deferred import Owed
 from mxweir_policyd.protocol import Request
 from mxweir_policyd.socketmap import Lookup
+from mxweir_policyd.worker import build_pipeline
 
 CONFIG = """
 [[access]]

@@ -12,11 +12,11 @@ from mxweir.ratelimit import snapshot
 from mxweir_ops.options import add_config, add_json
 from mxweir_ops.owner import become_owner
 from mxweir_policyd import control
-from mxweir_policyd.app import build_pipeline, snapshot_path
 from mxweir_policyd.domains import reading
 from mxweir_policyd.protocol import MAX_REQUEST, ProtocolError
 from mxweir_policyd.relaydomains.replica import Replica
 from mxweir_policyd.relaydomains.tablefile import ReplicaError
+from mxweir_policyd.worker import build_pipeline, snapshot_path
 
 _GIVEN = {
     "client": "client_address",

@@ -33,24 +33,23 @@ class PostgresDomains:
         self._keeper = Keeper(_settings(config), observe, self._changed)
         self._renewed = asyncio.Event()
 
-    async def run(self) -> None:
-        """Follow and ask, for ever."""
-        keeping = asyncio.ensure_future(self._keeper.run())
-        try:
-            while True:
-                self._renewed.clear()
-                asking = asyncio.ensure_future(self._asker.run())
-                renewed = asyncio.ensure_future(self._renewed.wait())
-                try:
-                    await asyncio.wait((keeping, asking, renewed), return_when=asyncio.FIRST_COMPLETED)
-                    for task in (keeping, asking):
-                        if task.done():
-                            task.result()
-                finally:
-                    renewed.cancel()
-                    asking.cancel()
-        finally:
-            keeping.cancel()
+    async def follow(self) -> None:
+        """Have a follower, for ever; one process of a host does."""
+        await self._keeper.run()
+
+    async def ask(self) -> None:
+        """Ask what is to be confirmed, for ever."""
+        while True:
+            self._renewed.clear()
+            asking = asyncio.ensure_future(self._asker.run())
+            renewed = asyncio.ensure_future(self._renewed.wait())
+            try:
+                await asyncio.wait((asking, renewed), return_when=asyncio.FIRST_COMPLETED)
+                if asking.done():
+                    asking.result()
+            finally:
+                renewed.cancel()
+                asking.cancel()
 
     def reconfigure(self, config: Config) -> None:
         """Take new settings; connections are made anew where theirs have changed."""

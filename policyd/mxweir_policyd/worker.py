@@ -1,0 +1,185 @@
+"""What answers Postfix: the checks in force, the connections, what the limits count in the process.
+
+There is one of it in the policy daemon itself or, with `policyd.workers` above 1,
+one in each of its worker processes (`mxweir_policyd.workers`).
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol
+
+from mxweir import service
+from mxweir.access import AccessList
+from mxweir.clock import Clock
+from mxweir.config import Config
+from mxweir.domains.match import Match
+from mxweir.events import Observer, Trouble, notice
+from mxweir.facts import Folder
+from mxweir.metrics import Metrics
+from mxweir.ratelimit import snapshot
+from mxweir.ratelimit.limits import Limits
+from mxweir.serving import Listening
+from mxweir.threads import in_thread
+from mxweir_policyd.answerer import Answerer
+from mxweir_policyd.control import Control
+from mxweir_policyd.pipeline import Domains, Pipeline
+from mxweir_policyd.session import MapSession, PolicySession, Sessions
+
+_OTHER_FILES = 64
+"""File descriptors beside those of connections."""
+
+Work = Callable[[], Coroutine[None, None, None]]
+"""What goes on in the background for ever."""
+
+
+class AskedDomains(Protocol):
+    """The relay domains, as whoever answers Postfix needs them."""
+
+    @property
+    def table(self) -> Domains:
+        """What the checks ask."""
+
+    def confirm(self, domain: str, resume: Callable[[Match], None]) -> None:
+        """Have `resume` called with whether PostgreSQL has a folded domain that is unknown here."""
+
+    def asking(self) -> Iterable[Work]:
+        """What `confirm` needs in the background."""
+
+    def describe(self) -> str:
+        """In which state they are, for people."""
+
+
+def snapshot_path(state_dir: Path) -> Path:
+    """Where the counters are kept across a restart."""
+    return state_dir / "limits.state"
+
+
+def build_pipeline(config: Config, domains: Domains) -> Pipeline:
+    """The checks of a configuration, with empty counters."""
+    keys = config.keys
+    folder = Folder(keys.ipv4_prefix, keys.ipv6_prefix, keys.recipient_delimiter)
+    rules = [rule for rule in config.limit if not rule.by_content]
+    limits = Limits(rules, folder, config.policyd.max_keys)
+    return Pipeline(folder, AccessList(config.access, folder), domains, limits)
+
+
+class Worker:
+    """Answers Postfix in this process; with `tell_each`, observers are told the facts of each question."""
+
+    def __init__(
+        self,
+        config: Config,
+        domains: AskedDomains,
+        clock: Clock,
+        observe: Observer,
+        metrics: Metrics,
+        *,
+        tell_each: bool,
+    ) -> None:
+        self._config = config
+        self._domains = domains
+        self._clock = clock
+        self._observe = observe
+        self._answerer = Answerer(
+            build_pipeline(config, domains.table), clock, observe, domains.confirm, tell_each=tell_each
+        )
+        self._control = Control(self._answerer, domains.describe, observe)
+        self.sessions = Sessions(config.policyd.max_connections, self._answerer)
+        self._gauges(metrics)
+
+    async def start(self) -> None:
+        """Go on with the counters of a former process, and be ready for many connections."""
+        service.allow_files(self._config.policyd.max_connections + _OTHER_FILES)
+        path = snapshot_path(self._config.state_dir)
+        try:
+            count = snapshot.read(path, self._answerer.pipeline.limits, self._clock())
+            self._observe(notice("counters loaded", count=count))
+        except FileNotFoundError:
+            pass
+        except (snapshot.SnapshotError, OSError) as error:
+            kept = path.with_suffix(".broken")
+            self._observe(
+                Trouble("counters not loaded", f"{path}: {error}; kept as {kept.name}, counting from zero")
+            )
+            path.rename(kept)
+
+    async def listen(self, listening: Listening) -> None:
+        """Serve Postfix. Raises ServiceError in one line."""
+        policyd = self._config.policyd
+        await listening.serve("policy", policyd.listen, self.policy_session)
+        await listening.serve("maps", policyd.maps, self.map_session)
+
+    def policy_session(self) -> PolicySession:
+        """What serves a new connection that asks for decisions."""
+        return PolicySession(self.sessions)
+
+    def map_session(self) -> MapSession:
+        """What serves a new connection that looks up in maps."""
+        return MapSession(self.sessions)
+
+    async def answer(self, question: bytes) -> dict[str, Any]:
+        """Answer a line that came in at the control socket."""
+        return await self._control.answer(question)
+
+    def works(self) -> Iterator[Work]:
+        """What goes on in the background, each for ever."""
+        yield self._save_often
+        yield from self._domains.asking()
+
+    def tick(self) -> None:
+        """Call it every second or so."""
+        self._answerer.pipeline.limits.tick(self._clock())
+
+    def trouble(self) -> str:
+        """Why this does not answer though the daemon's loop turns: there is no such reason."""
+        return ""
+
+    async def take(self, config: Config) -> None:
+        """Answer by a new configuration; what the limits have counted goes on."""
+        pipeline = await in_thread(partial(build_pipeline, config, self._domains.table))
+        pipeline.adopt(self._answerer.pipeline, self._clock())
+        self._answerer.pipeline = pipeline
+
+    async def drain(self, seconds: float) -> None:
+        """Let what was half asked be asked and answered, for as long as that; close the rest."""
+        until = monotonic() + seconds
+        while self.sessions.open and monotonic() < until:
+            await asyncio.sleep(0.05)
+            self.sessions.close_idle()
+
+    def save(self) -> None:
+        """Keep the counters for the next process."""
+        path = snapshot_path(self._config.state_dir)
+        try:
+            snapshot.write(path, self._answerer.pipeline.limits, self._clock())
+        except OSError as error:
+            self._not_saved(path, error)
+
+    async def _save_often(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.policyd.save_every)
+            path = snapshot_path(self._config.state_dir)
+            try:
+                for wait in snapshot.Writer(path, self._answerer.pipeline.limits, self._clock()).steps():
+                    await (asyncio.sleep(0) if wait is None else in_thread(wait))
+            except OSError as error:
+                self._not_saved(path, error)
+
+    def _not_saved(self, path: Path, error: OSError) -> None:
+        self._observe(Trouble("counters not saved", f"{path}: {error.strerror}; the former file stays"))
+
+    def _gauges(self, metrics: Metrics) -> None:
+        sessions, gauge = self.sessions.open, metrics.gauge
+        gauge(
+            "mxweir_policy_connections", "Open connections.", [], lambda: [((), len(sessions))], summed=True
+        )
+        gauge(
+            "mxweir_limit_keys",
+            "Keys that a limit remembers.",
+            ["limit"],
+            lambda: [((name,), count) for name, count in self._answerer.pipeline.limits.sizes()],
+            summed=True,
+        )
