@@ -59,10 +59,9 @@ class Answerer:
             with contextlib.suppress(Exception):
                 self.pipeline.express(rest, replies, now)
             if passed := len(replies) - begun:
-                facts = list(map(self.pipeline.facts, rest[:passed])) if self._tell_each else ()
-                self.observe(Passed(passed, perf_counter() - started, facts))
+                self.tell_passed(rest[:passed], started)
             if len(replies) < len(requests):
-                replies.append(self._decide(requests[len(replies)], now, started))
+                replies.append(self.decide(requests[len(replies)], now, started))
                 rest = requests[len(replies) :]
         return replies
 
@@ -85,36 +84,45 @@ class Answerer:
             self.observe(Trouble("internal error, answered TEMP", what, "error"))
             return maps.FAILED
 
-    def _decide(self, request: Attributes, now: float, started: float) -> bytes | Owed:
-        """The long way."""
-        try:
-            return self._screen(self.pipeline.facts(request), now, started)
-        except Exception as error:  # noqa: BLE001 - whatever it is, Postfix gets its answer
-            return self._fault(error)
+    def decide(self, request: Attributes, now: float, started: float) -> bytes | Owed:
+        """The long way of one request, whose last byte came at `started` (perf_counter)."""
+        return self.guarded(lambda: self.conclude(self.pipeline.facts(request), now, started))
 
-    def _screen(
+    def conclude(
         self, facts: Facts, now: float, started: float, confirmed: Match | None = None
     ) -> bytes | Owed:
+        """Decide, tell and answer; `confirmed` is what PostgreSQL said, if it was asked."""
         decision = self.pipeline.decide(facts, now, confirmed)
-        if decision.verdict != UNCONFIRMED:
-            return self._tell(facts, decision, started)
+        if decision.verdict == UNCONFIRMED:
+            return self.ask_first(facts, started)
+        return self.tell(facts, decision, started)
+
+    def ask_first(self, facts: Facts, started: float) -> bytes | Owed:
+        """Ask PostgreSQL about the recipient's domain, and decide then."""
 
         def finish(confirmed: Match) -> bytes | Owed:
-            try:
-                return self._screen(facts, self.clock(), started, confirmed)
-            except Exception as error:  # noqa: BLE001 - as above
-                return self._fault(error)
+            return self.guarded(lambda: self.conclude(facts, self.clock(), started, confirmed))
 
         return self.debts.owe(partial(self.confirm, facts.recipient.domain), finish)
 
-    def _tell(self, facts: Facts, decision: Decision, started: float) -> bytes:
+    def tell(self, facts: Facts, decision: Decision, started: float) -> bytes:
+        """Tell the observers of a decision; returns the reply that it is."""
         self.observe(Decided(facts, decision, perf_counter() - started))
         return format_reply(decision.reply)
 
-    def _fault(self, error: Exception) -> bytes:
-        what = f"{type(error).__name__}: {error}"
-        self.observe(Trouble("internal error, answered DUNNO", what, "error"))
-        return PASSED
+    def tell_passed(self, requests: Sequence[Attributes], started: float) -> None:
+        """Tell the observers of requests that simply passed."""
+        facts = list(map(self.pipeline.facts, requests)) if self._tell_each else ()
+        self.observe(Passed(len(requests), perf_counter() - started, facts))
+
+    def guarded(self, answer: Callable[[], bytes | Owed]) -> bytes | Owed:
+        """What `answer` says, or `DUNNO` if it fails."""
+        try:
+            return answer()
+        except Exception as error:  # noqa: BLE001 - whatever it is, Postfix gets its answer
+            what = f"{type(error).__name__}: {error}"
+            self.observe(Trouble("internal error, answered DUNNO", what, "error"))
+            return PASSED
 
 
 def _nobody_to_ask(_: str, resume: Callable[[Match], None]) -> None:

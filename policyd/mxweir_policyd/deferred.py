@@ -5,7 +5,7 @@ known waits behind one that is not. Other connections go on meanwhile.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar, cast
 
 T = TypeVar("T")
@@ -65,6 +65,11 @@ class Debts:
         self.open -= 1
         owed.reply = reply
         owed.known()
+
+    def settle_all(self, owed: Iterable[Owed], reply: bytes) -> None:
+        """All of these have the same answer."""
+        for one in owed:
+            self.settle(one, reply)
 
 
 class Answers:

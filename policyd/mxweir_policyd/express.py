@@ -15,7 +15,8 @@ writes `__init__`. For one limit by sender it reads:
         young0, old0 = table0.young, table0.old
         if len(young0) + most > table0.half:
             return
-        for state, client, helo, sender, recipient, _, instance, _, user, context in requests:
+        for request in requests:
+            state, client, helo, sender, recipient, _, instance, _, user, context = request
             if state != b"RCPT":
                 return
             client = clients[client]
@@ -134,7 +135,7 @@ def place(name: str) -> str:
 
 def compiled(begin: Iterable[str], each: Iterable[str], names: dict[str, Any]) -> Express:
     """The function that does `begin` once and `each` for every request."""
-    loop = [*begin, f"for {_REQUEST} in requests:", *_indented(each)]
+    loop = [*begin, "for request in requests:", *_indented([f"{_REQUEST} = request", *each])]
     exec("\n".join(["def express(requests, replies, now):", *_indented(loop)]), names)  # noqa: S102 - our own text
     express: Express = names["express"]
     return express

@@ -69,15 +69,17 @@ class Pipeline:
         self._access = access
         self.domains = domains
         self.limits = limits
-        self.express = self._write_express()
+        self.express: Express
+        self.write_lane()
 
     def adopt(self, former: "Pipeline", now: float) -> None:
         """Take over what the limits of a former configuration remember, and leave those without it."""
         self.limits.adopt(former.limits, now)
-        self.express = self._write_express()
+        self.write_lane()
 
-    def _write_express(self) -> Express:
-        return write_express(self._folder, self._access, self.domains, self.limits)
+    def write_lane(self) -> None:
+        """Write the express lane anew: the limits have other tables, or there are access entries now."""
+        self.express = write_express(self._folder, self._access, self.domains, self.limits)
 
     def facts(self, request: Attributes) -> Facts:
         """Everything about a request, derived once."""
