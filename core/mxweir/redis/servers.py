@@ -14,10 +14,10 @@ from typing import Protocol
 from mxweir.clock import Clock
 from mxweir.config.sections import Redis
 from mxweir.events import Observer
+from mxweir.redis.call import Then
 from mxweir.redis.script import Script
-
-Then = Callable[[object], None]
-"""Gets Redis's reply (RESP2: int, bytes, None, or a list of them), or a RedisError; must not raise."""
+from mxweir.redis.url import Topology
+from mxweir.service import SettingError
 
 
 class Servers(Protocol):
@@ -64,6 +64,17 @@ class Servers(Protocol):
 def connect(settings: Redis, observe: Observer, clock: Clock = time.monotonic) -> Servers:
     """The servers that the configuration names; nothing is connected before `start`.
 
-    Raises ServiceError in one line: hiredis is missing, a certificate cannot be read.
+    Raises SettingError in one line: hiredis is missing, a certificate cannot be read.
     """
+    try:
+        from mxweir.redis import client, dial  # noqa: PLC0415 - hiredis is an extra
+    except ImportError as error:
+        raise SettingError(
+            f"redis.url: {error.name} is not installed; the extra mxweir[redis] brings it"
+        ) from None
+    url = settings.url
+    manners = dial.Manners(url.login, url.database, dial.tls_of(settings), observe, clock)
+    match url.topology:
+        case Topology.SINGLE:
+            return client.single(manners, url.addresses[0])
     raise NotImplementedError
