@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from mxweir.address import bounded, hashed
 from mxweir.config import LimitRule
 from mxweir.events import Observed
-from mxweir.facts import CONTENT_READERS, NOBODY, READERS, UNKNOWN, AnyFacts, ContentFacts, Facts, Folder
+from mxweir.facts import CONTENT_READERS, NOBODY, READERS, UNKNOWN, AnyFacts, ContentFacts, Folder
 from mxweir.ratelimit.arithmetic import ROUNDING
 from mxweir.ratelimit.memory import DistinctTable, GcraTable, Pace, Paces, Repeats, Row, Table, WindowTable
 from mxweir.ratelimit.rate import Rate
@@ -53,6 +53,8 @@ _CONTENT = (b"END-OF-MESSAGE", b"")
 
 Turn = tuple[str, str, float]
 """What a limit is asked: for which key, by which value (empty for plain limits), at what cost."""
+
+_NO_TURN: Turn = ("", "", 0.0)
 
 
 class Refusal(NamedTuple):
@@ -124,7 +126,7 @@ class Limit:
         value = self.value(facts) if self.value else ""
         return value, float(facts.size_in_bytes) if self.by_byte else 1.0
 
-    def turns(self, facts: Any) -> Iterable[Turn]:
+    def turns(self, facts: Any) -> Sequence[Turn]:
         """What the limit is asked about a question; nothing where the question lacks its key."""
         key = self.key(facts)
         return ((key, *self.what(facts)),) if key else ()
@@ -153,7 +155,7 @@ class ContentLimit(Limit):
         """At the end of a message, whatever it counts."""
         return moment == _CONTENT
 
-    def turns(self, facts: ContentFacts) -> Iterable[Turn]:
+    def turns(self, facts: ContentFacts) -> Sequence[Turn]:
         """What the limit is asked: each different key once, at the cost of all that have it."""
         value = self._value(facts)
         if self.value and not value:
@@ -244,16 +246,16 @@ class Limits:
             table.put(key, mark)
         return Outcome(None, observed) if observed else NO_OBJECTION
 
-    def preview(self, facts: Facts, now: float) -> tuple[Outcome, list[Step]]:
+    def preview(self, facts: AnyFacts, now: float) -> tuple[Outcome, list[Step]]:
         """What `decide` would say, with each limit's figures; charges nothing."""
         asked = self.asked_at(facts.state, facts.context)
         if asked and identity_of(facts) in self.repeats:
             return looked([], repeated=True)
         looks: list[Look] = []
         for limit in asked:
-            key = limit.key(facts)
-            used, wait, _ = limit.table.ask(key, *limit.what(facts), now) if key else (0.0, 0.0, None)
-            looks.append(Look(limit, key, limit.figure(key, used), wait))
+            for key, value, cost in limit.turns(facts) or (_NO_TURN,):
+                used, wait, _ = limit.table.ask(key, value, cost, now) if key else (0.0, 0.0, None)
+                looks.append(Look(limit, key, limit.figure(key, used), wait))
         return looked(looks)
 
     def tick(self, now: float) -> None:

@@ -13,9 +13,10 @@ LONGEST = 10.0
 
 
 class Refused(NamedTuple):
-    """A limit has no room for a cost, nor a larger one, until a time in seconds."""
+    """A limit has no room for a cost, nor for a larger one, until it is `free`; believed `until` (seconds)."""
 
     until: float
+    free: float
     cost: float
     figure: str
 
@@ -26,11 +27,16 @@ class Refusals(Generations[Refused | None]):
     def __init__(self, capacity: int) -> None:
         super().__init__(LONGEST, capacity)
 
-    def add(self, key: str, until: float, cost: float, figure: str, now: float) -> None:
+    def add(self, key: str, free: float, cost: float, figure: str, now: float) -> None:
         """Remember that Redis refused; times in seconds."""
-        self.put(key, Refused(min(until, now + LONGEST), cost, figure))
+        self.put(key, Refused(min(free, now + LONGEST), free, cost, figure))
 
     def find(self, key: str, cost: float, now: float) -> Refused | None:
         """What speaks against a question, if anything is known."""
         found = self.get(key, None)
         return found if found is not None and now < found.until and cost >= found.cost else None
+
+    def forget(self, key: str) -> None:
+        """The key may have room again."""
+        self.young.pop(key, None)
+        self.old.pop(key, None)

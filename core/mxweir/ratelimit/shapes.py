@@ -21,25 +21,34 @@ Every name of a key begins with the prefix: an ACL of Redis can hold us to it.
 import math
 from collections.abc import Sequence
 from hashlib import blake2b, sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mxweir.facts import AnyFacts
 from mxweir.ratelimit.arithmetic import ROUNDING
 from mxweir.ratelimit.limits import Limit, Limits, identity
 from mxweir.ratelimit.memory import Pace
 
-MOST_QUESTIONS = 256
+_MOST_KEYS = 1500
 """In one call: Lua's `unpack` takes some 8,000 values, and other clients of Redis want their turn."""
 
 REPEATS_SECONDS = 120
 """For how long a charged question is known again; Postfix repeats one within seconds."""
 
-CHARGE, PEEK, GIVE_BACK = b"0", b"1", b"2"
-"""Modes: ask and charge; ask and change nothing; take back one charge of each limit."""
+CHARGE, PEEK, APART, GIVE_BACK = b"0", b"1", b"2", b"3"
+"""What a call does.
+
+    charge     asks all limits of each question, and charges them if none refuses
+    peek       asks all limits of one question and changes nothing; the reply is the time, whether the
+               question is a repeated one (0, 1), then used and wait for each limit
+    apart      asks one limit of one question and charges it; the reply is the time, used, wait, and when the
+               value was seen before (distinct; else 0)
+    give back  takes the charge of such a call back; two more ARGV: its time, and that when
+"""
 
 _KINDS = {"rate": b"0", "window": b"1", "distinct": b"2"}
 _OBSERVE, _ARGUMENT = 1, 2
 _MOST_SHAPES = 256
+_MOST_QUESTIONS = 256
 
 
 class Counter:
@@ -74,7 +83,7 @@ class Counter:
 class Shape:
     """Limits that questions share, in their order; `repeats`: whether these questions can be told again."""
 
-    __slots__ = ("counters", "numbers", "repeats")
+    __slots__ = ("counters", "each", "numbers", "repeats")
 
     def __init__(self, counters: tuple[Counter, ...], repeats: bool) -> None:
         self.counters = counters
@@ -83,6 +92,14 @@ class Shape:
         figures = [number for counter in counters for number in counter.numbers]
         self.numbers = (b"%d" % seconds, b"%d" % len(counters), *figures)
         """ARGV from the third on, up to the questions' own."""
+        alone = len(counters) == 1 and not repeats
+        self.each: tuple[Shape, ...] = (self,) if alone else tuple(Shape((one,), False) for one in counters)
+        """Its limits one by one."""
+
+    @property
+    def most(self) -> int:
+        """Questions in one call."""
+        return max(1, min(_MOST_QUESTIONS, _MOST_KEYS // (len(self.counters) + self.repeats)))
 
 
 class Question(NamedTuple):
@@ -95,6 +112,28 @@ class Question(NamedTuple):
     """KEYS."""
     arguments: tuple[bytes, ...]
     """Its part of ARGV."""
+    costs: tuple[float, ...]
+    """One for each counter of the shape."""
+
+    @property
+    def repeat(self) -> bytes | None:
+        """The Redis key by which it is known when it is repeated."""
+        return self.names[0] if self.shape.repeats else None
+
+    def each(self) -> "list[Question]":
+        """What it asks, limit by limit."""
+        arguments = iter(self.arguments)
+        rows = zip(self.shape.each, self.keys, self.names[self.shape.repeats :], self.costs, strict=True)
+        return [
+            Question(
+                shape,
+                (key,),
+                (name,),
+                (next(arguments),) if shape.counters[0].takes_argument else (),
+                (cost,),
+            )
+            for shape, key, name, cost in rows
+        ]
 
 
 class Said(NamedTuple):
@@ -112,6 +151,23 @@ class Reply(NamedTuple):
     now: int
     late: bool
     said: Sequence[Said]
+
+
+class Asked(NamedTuple):
+    """What one limit said to one question and, if `wait` is 0, what is needed to take its charge back."""
+
+    now: int
+    late: bool
+    used: int = 0
+    wait: float = 0.0
+    before: int = 0
+
+
+class Peek(NamedTuple):
+    """What is used: whether the question was counted before, then used and wait (seconds) of each counter."""
+
+    repeated: bool
+    figures: Sequence[tuple[int, float]]
 
 
 class Shapes:
@@ -145,11 +201,13 @@ class Shapes:
         asked: list[Counter] = []
         keys: list[str] = []
         arguments: list[bytes] = []
+        costs: list[float] = []
         for limit in self._limits.asked_at(facts.state, facts.context):
             for key, value, cost in limit.turns(facts):
                 if (counter := self.counter_of(limit, key)) is not None:
                     asked.append(counter)
                     keys.append(key)
+                    costs.append(cost)
                     if counter.takes_argument:
                         arguments.append(counter.argument(value, cost))
         if not asked:
@@ -158,7 +216,7 @@ class Shapes:
         names = [counter.name(key) for counter, key in zip(asked, keys, strict=True)]
         if shape.repeats:
             names.insert(0, self.repeat(facts.instance, facts.state, facts.recipient.given))
-        return Question(shape, tuple(keys), tuple(names), tuple(arguments))
+        return Question(shape, tuple(keys), tuple(names), tuple(arguments), tuple(costs))
 
     def shape(self, counters: tuple[Counter, ...], repeats: bool) -> Shape:
         """The shape of these counters, the same object each time."""
@@ -195,17 +253,41 @@ def keys_of(questions: Sequence[Question]) -> list[bytes]:
 
 def read_reply(reply: object, shape: Shape, questions: int) -> Reply:
     """Read what the script said to so many questions; ValueError if it is nothing it can have said."""
-    if not isinstance(reply, list) or not reply or not isinstance(reply[0], int):
-        raise ValueError(f"no reply of the script: {reply!r:.100}")
-    now, *rest = reply
+    now, rest = _timed(reply)
     if rest == [b"late"]:
         return Reply(now, True, ())
     if len(rest) % 4 or not all(isinstance(number, int) for number in rest):
         raise ValueError(f"no reply of the script: {reply!r:.100}")
     said = [
-        Said(question - 1, limit - 1, used, wait / 1e6)
-        for question, limit, used, wait in zip(*[iter(rest)] * 4, strict=True)
+        Said(question - 1, counter - 1, used, wait / 1e6)
+        for question, counter, used, wait in zip(*[iter(rest)] * 4, strict=True)
     ]
     if not all(0 <= one.question < questions and 0 <= one.counter < len(shape.counters) for one in said):
-        raise ValueError(f"it speaks of questions that were not asked: {reply!r:.100}")
+        raise ValueError(f"it speaks of what was not asked: {reply!r:.100}")
     return Reply(now, False, said)
+
+
+def read_peek(reply: object, shape: Shape) -> Peek:
+    """Read what the script said to a question that it was to charge nothing for; ValueError as above."""
+    _, rest = _timed(reply)
+    if len(rest) != 1 + 2 * len(shape.counters) or not all(isinstance(number, int) for number in rest):
+        raise ValueError(f"no reply of the script: {reply!r:.100}")
+    pairs = zip(rest[1::2], rest[2::2], strict=True)
+    return Peek(bool(rest[0]), [(used, wait / 1e6) for used, wait in pairs])
+
+
+def read_apart(reply: object) -> Asked:
+    """Read what the script said about one limit that is asked apart; ValueError as above."""
+    now, rest = _timed(reply)
+    if rest == [b"late"]:
+        return Asked(now, True)
+    if len(rest) != 3 or not all(isinstance(number, int) for number in rest):
+        raise ValueError(f"no reply of the script: {reply!r:.100}")
+    used, wait, before = rest
+    return Asked(now, False, used, wait / 1e6, before)
+
+
+def _timed(reply: object) -> tuple[int, list[Any]]:
+    if not isinstance(reply, list) or not reply or not isinstance(reply[0], int):
+        raise ValueError(f"no reply of the script: {reply!r:.100}")
+    return reply[0], reply[1:]

@@ -1,40 +1,95 @@
 """Limits that many processes and hosts count together, in Redis.
 
 A row of questions is answered by one script call for each shape among them
-(`shapes`), or in a Cluster limit by limit, each where its key is. What is known
-here is not asked: repeated questions, and keys that Redis refused a moment ago
-(`refusals`). When Redis gives no answer in its time, this process's own limits
-decide and are charged.
+(`shapes`, `together`), or in a Cluster limit by limit, each where its key is
+(`apart`). What is known here is not asked: repeated questions, and keys that Redis
+refused a moment ago (`refusals`). When Redis gives no answer in its time, this
+process's own limits decide and are charged.
 
 Each charge is in exactly one of the two. Nothing that was counted here is copied to
 Redis later; and a call that reaches Redis after we stopped waiting for it
 does nothing, because it says until when (by Redis's own clock) it is meant.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Protocol, cast
 
 from mxweir.clock import Clock
-from mxweir.events import Observer
-from mxweir.facts import AnyFacts, Facts
-from mxweir.ratelimit.limits import Limits, Outcome
+from mxweir.events import Observed, Observer, Trouble
+from mxweir.facts import AnyFacts
+from mxweir.ratelimit.apart import Apart
+from mxweir.ratelimit.limits import (
+    NO_OBJECTION,
+    Limits,
+    Look,
+    Outcome,
+    Refusal,
+    identity_of,
+    looked,
+    show_key,
+)
 from mxweir.ratelimit.refusals import Refusals
-from mxweir.ratelimit.shapes import Shapes
+from mxweir.ratelimit.shapes import Peek, Question, Said, Shape, Shapes
+from mxweir.ratelimit.together import SCRIPT, Together
+from mxweir.redis.errors import RedisError
+from mxweir.redis.script import Script
 from mxweir.redis.servers import Servers
 from mxweir.trail import Step
+
+_MOST_REFUSALS = 100_000
+"""Keys remembered as refused, for all limits together."""
+
+
+class Asker(Protocol):
+    """How Redis is asked."""
+
+    def ask(self, questions: Sequence[Question], then: Callable[[Sequence[Said] | RedisError], None]) -> None:
+        """Ask about questions of one shape, and charge those that nothing refuses."""
+
+    def peek(self, question: Question, then: Callable[[Peek | RedisError], None]) -> None:
+        """Ask what is used; charges nothing."""
+
+
+class Counts:
+    """What became of questions, for the metrics."""
+
+    __slots__ = ("alone", "asked", "refused_here")
+
+    def __init__(self) -> None:
+        self.asked = 0
+        """Answered by Redis."""
+        self.alone = 0
+        """Decided by this process's own limits."""
+        self.refused_here = 0
+        """Refused because Redis refused their key a moment ago."""
 
 
 class Shared:
     """The limits of one configuration, counted in Redis."""
 
     def __init__(
-        self, limits: Limits, servers: Servers, prefix: str, clock: Clock, observe: Observer, timeout: float
+        self,
+        limits: Limits,
+        servers: Servers,
+        prefix: str,
+        clock: Clock,
+        observe: Observer,
+        timeout: float,
+        script: Script = SCRIPT,
     ) -> None:
         """`limits` decide when Redis does not, by their share; `clock` is theirs; `timeout` in seconds."""
         self.limits = limits
         self.shapes = Shapes(limits, prefix)
-        self.refusals: dict[str, Refusals] = {}
+        each = _MOST_REFUSALS // max(1, len(limits.limits))
+        self.refusals = {limit.name: Refusals(each) for limit in limits.limits}
         """By limit."""
-        raise NotImplementedError
+        self.counts = Counts()
+        self._clock = clock
+        self._observe = observe
+        kind = Apart if servers.clustered else Together
+        self._asker: Asker = kind(servers, clock, timeout, script)
+        self._batch = 1 if servers.clustered else None
 
     def decide(self, facts: Sequence[AnyFacts], then: Callable[[Sequence[Outcome]], None]) -> None:
         """Ask all limits of these questions, and charge them where none refuses.
@@ -42,12 +97,137 @@ class Shared:
         `then` gets the outcomes in the questions' order, exactly once, within the timeout; it may
         before this returns.
         """
+        row = _Row(facts, then)
+        asked: dict[Shape, list[tuple[int, Question]]] = {}
+        now = self._clock()
+        for place, one in enumerate(facts):
+            question = None if identity_of(one) in self.limits.repeats else self.shapes.question(one)
+            outcome = self.known(question, now) if question else NO_OBJECTION
+            if question is None or outcome is not None:
+                row.outcomes[place] = outcome
+            else:
+                asked.setdefault(question.shape, []).append((place, question))
+        for shape, placed in asked.items():
+            most = self._batch or shape.most
+            for begin in range(0, len(placed), most):
+                self._ask(row, placed[begin : begin + most])
+        row.settle()
 
-    def preview(self, facts: Facts, then: Callable[[tuple[Outcome, list[Step]]], None]) -> None:
+    def known(self, question: Question, now: float) -> Outcome | None:
+        """The refusal that Redis would repeat, if it is known here; charges nothing."""
+        for counter, key, cost in zip(question.shape.counters, question.keys, question.costs, strict=True):
+            refused = self.refusals[counter.limit.name].find(key, cost, now)
+            if refused is not None:
+                self.counts.refused_here += 1
+                limit = counter.limit
+                wait = refused.free - now
+                return Outcome(Refusal(limit, show_key(key), refused.figure, wait, limit.rate(key)), ())
+        return None
+
+    def preview(self, facts: AnyFacts, then: Callable[[tuple[Outcome, list[Step]]], None]) -> None:
         """What `decide` would say, with each limit's figures; charges nothing."""
+        question = self.shapes.question(facts)
+        if question is None:
+            then(self.limits.preview(facts, self._clock()))
+        else:
+            self._asker.peek(question, partial(self._previewed, facts, question, then))
 
     def forget(self, limit: str, key: str) -> None:
         """A counter was reset: what this process remembers of it no longer holds."""
+        self.refusals[limit].forget(key)
 
     def tick(self, now: float) -> None:
         """Forget what is over; call it every second or so."""
+        for refusals in self.refusals.values():
+            refusals.tick(now)
+
+    def _ask(self, row: "_Row", placed: Sequence[tuple[int, Question]]) -> None:
+        row.open += 1
+        sent = self._clock()
+        self._asker.ask([question for _, question in placed], partial(self._answered, row, placed, sent))
+
+    def _answered(
+        self,
+        row: "_Row",
+        placed: Sequence[tuple[int, Question]],
+        sent: float,
+        answer: Sequence[Said] | RedisError,
+    ) -> None:
+        if isinstance(answer, RedisError):
+            self._decide_alone(row, placed, answer)
+        else:
+            self._take(row, placed, sent, answer)
+        row.settle()
+
+    def _decide_alone(self, row: "_Row", placed: Sequence[tuple[int, Question]], error: RedisError) -> None:
+        if error.kind in ("nonsense", "error"):
+            self._observe(Trouble("Redis cannot count a limit", str(error), "error"))
+        self.counts.alone += len(placed)
+        now = self._clock()
+        for place, _ in placed:
+            row.outcomes[place] = self.limits.decide(row.facts[place], now)
+
+    def _take(
+        self, row: "_Row", placed: Sequence[tuple[int, Question]], sent: float, answer: Sequence[Said]
+    ) -> None:
+        self.counts.asked += len(placed)
+        for said in answer:
+            place, question = placed[said.question]
+            row.outcomes[place] = self._object(row.outcomes[place] or NO_OBJECTION, question, said, sent)
+        for place, _ in placed:
+            outcome = row.outcomes[place] = row.outcomes[place] or NO_OBJECTION
+            if outcome.refusal is None and (identity := identity_of(row.facts[place])):
+                self.limits.repeats.add(identity)
+
+    def _object(self, outcome: Outcome, question: Question, said: Said, sent: float) -> Outcome:
+        """A limit without room is added to what the others said."""
+        counter, key = question.shape.counters[said.counter], question.keys[said.counter]
+        limit, shown, figure = counter.limit, show_key(key), counter.figure(said.used)
+        if limit.observe:
+            return Outcome(None, (*outcome.observed, Observed(limit.name, shown, figure)))
+        if not limit.value:
+            # From when it was asked: the answer was under way for a part of the wait.
+            refusals = self.refusals[limit.name]
+            refusals.add(key, sent + said.wait, question.costs[said.counter], figure, sent)
+        return Outcome(Refusal(limit, shown, figure, said.wait, limit.rate(key)), outcome.observed)
+
+    def _previewed(
+        self,
+        facts: AnyFacts,
+        question: Question,
+        then: Callable[[tuple[Outcome, list[Step]]], None],
+        peek: Peek | RedisError,
+    ) -> None:
+        if isinstance(peek, RedisError):
+            outcome, steps = self.limits.preview(facts, self._clock())
+            note = f"Redis did not answer ({peek.kind}): what this process counted by itself"
+            then((outcome, [Step("limits", "", "", "pass", note=note), *steps]))
+            return
+        then(looked(self._looks(facts, question, peek), repeated=peek.repeated))
+
+    def _looks(self, facts: AnyFacts, question: Question, peek: Peek) -> Iterator[Look]:
+        """The figures of all limits that are asked at this moment, also of those that do not count."""
+        asked = zip(question.shape.counters, question.keys, peek.figures, strict=True)
+        figures = {(counter.limit, key): (counter.figure(used), wait) for counter, key, (used, wait) in asked}
+        for limit in self.limits.asked_at(facts.state, facts.context):
+            for key in [key for key, _, _ in limit.turns(facts)] or [""]:
+                yield Look(limit, key, *figures.get((limit, key), ("0/unlimited", 0.0)))
+
+
+class _Row:
+    """Questions that came together, and what was said to them so far."""
+
+    __slots__ = ("_then", "facts", "open", "outcomes")
+
+    def __init__(self, facts: Sequence[AnyFacts], then: Callable[[Sequence[Outcome]], None]) -> None:
+        self.facts = facts
+        self.outcomes: list[Outcome | None] = [None] * len(facts)
+        self.open = 1
+        """Calls that are not answered, and one until all are made."""
+        self._then = then
+
+    def settle(self) -> None:
+        """One more is answered."""
+        self.open -= 1
+        if not self.open:
+            self._then(cast("Sequence[Outcome]", self.outcomes))

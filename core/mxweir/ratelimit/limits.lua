@@ -1,0 +1,286 @@
+-- Limits that many hosts count together: the arithmetic of arithmetic.py, in Redis and by Redis's clock.
+--
+-- One call answers many questions of one shape; shapes.py says what KEYS, ARGV and the reply consist of.
+-- The questions are answered in their order, each as if it were alone: a later one finds what an earlier
+-- one has charged. What is to be written is gathered, so that a key is written once a call, together with
+-- its expiry.
+--
+--   rate      string, two doubles: events in use, and when (µs). Not bound to a rate: a new one takes
+--             effect on what is there.
+--   window    string, MessagePack: width of a part in µs, number of the first part, then for each part its
+--             distance from that and its count, oldest first.
+--   distinct  sorted set: value, when it was last seen (µs).
+--
+-- What is remembered of a time to come (the clock was set back, a failover) counts as of now, and a counter is
+-- never fuller than full: that is put right even where nothing is charged, or the key would be full for as
+-- long as the clock takes to catch up.
+
+local time = redis.call('TIME') local now = time[1] * 1000000 + time[2]
+
+local not_after, mode, lifetime, count = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+if not_after > 0 and now > not_after then
+  return {now, 'late'}
+end
+
+local PEEK, APART, GIVE_BACK = '1', '2', '3'
+local RATE, WINDOW, DISTINCT = 0, 1, 2
+local PARTS = 60           -- of a window: arithmetic.SLICES
+local LATE = 0.999         -- of a part, when it is told by its time: memory._LATE
+local ROUNDING = 2^-10     -- events that are forgiven: arithmetic.ROUNDING
+local LONGEST = 100 * 366 * 86400 * 1000000
+local call, pack, unpack_struct, floor = redis.call, struct.pack, struct.unpack, math.floor
+
+-- The limits: what kind, two figures, whether they only observe, where their argument stands.
+local kinds, firsts, seconds, observes, places = {}, {}, {}, {}, {}
+local plain, arguments, head = true, 0, 4 + 4 * count
+for i = 1, count do
+  local base = 4 * i
+  local kind, flags = tonumber(ARGV[base + 1]), tonumber(ARGV[base + 4])
+  kinds[i], firsts[i], seconds[i] = kind, tonumber(ARGV[base + 2]), tonumber(ARGV[base + 3])
+  if kind == RATE then
+    firsts[i] = firsts[i] / 1000000
+  else
+    seconds[i] = seconds[i] * 1000000
+  end
+  if kind ~= RATE or flags ~= 0 then plain = false end
+  if flags % 2 == 1 then observes[i] = true end
+  if flags >= 2 then
+    arguments = arguments + 1
+    places[i] = arguments
+  end
+end
+local repeats = lifetime > 0 and 1 or 0
+local width = count + repeats
+local values = call('MGET', unpack(KEYS))
+
+local reply = {now}
+local function say(question, limit, used, wait)
+  local n = #reply
+  reply[n + 1], reply[n + 2] = question, limit
+  reply[n + 3], reply[n + 4] = math.ceil(used - ROUNDING), math.min(math.ceil(wait), LONGEST)
+end
+
+-- What is to be written, by limit and key: events in use; parts of a window.
+local rates, windows = {}, {}
+for i = 1, count do
+  rates[i], windows[i] = {}, {}
+end
+
+local function in_use(i, key, stored)
+  local used = rates[i][key]
+  if used then return used end
+  if not stored or #stored ~= 16 then return 0 end
+  local at
+  used, at = unpack_struct('<dd', stored)
+  used = used - (now - at) * firsts[i]
+  if used <= 0 then return 0 end
+  if used > seconds[i] then
+    if used > seconds[i] + ROUNDING then rates[i][key] = seconds[i] end
+    return seconds[i]
+  end
+  return used
+end
+
+local function ask_rate(i, key, stored, cost)
+  local used = in_use(i, key, stored)
+  local excess = used + cost - seconds[i]
+  return used, excess > ROUNDING and excess / firsts[i] or 0
+end
+
+-- Parts as {part, count, part, count, ..., total = , changed = }, cut to the width of now.
+local function parts_of(i, key, stored)
+  local parts = windows[i][key]
+  if parts then return parts end
+  parts = {total = 0}
+  windows[i][key] = parts
+  local each = seconds[i] / PARTS
+  local current, n = floor(now / each), 0
+  local old = stored and cmsgpack.unpack(stored) or {}
+  for k = 3, #old, 2 do
+    local part = old[2] + old[k]
+    if old[1] ~= each then part = floor((part + LATE) * old[1] / each) end
+    if part > current then part, parts.changed = current, true end
+    if part >= current - PARTS then
+      if parts[n - 1] == part then
+        parts[n] = parts[n] + old[k + 1]
+      else
+        parts[n + 1], parts[n + 2] = part, old[k + 1]
+        n = n + 2
+      end
+      parts.total = parts.total + old[k + 1]
+    end
+  end
+  return parts
+end
+
+local function ask_window(i, key, stored, cost)
+  local parts = parts_of(i, key, stored)
+  local excess = parts.total + cost - firsts[i]
+  if excess <= 0 then return parts.total, 0 end
+  for k = 1, #parts, 2 do
+    excess = excess - parts[k + 1]
+    if excess <= 0 then
+      return parts.total, (parts[k] + PARTS + 1) * (seconds[i] / PARTS) - now
+    end
+  end
+  return parts.total, seconds[i]
+end
+
+local function charge_window(i, key, cost)
+  local parts = windows[i][key]
+  local current, n = floor(now / (seconds[i] / PARTS)), #parts
+  if parts[n - 1] ~= current then
+    parts[n + 1], parts[n + 2] = current, 0
+    n = n + 2
+  end
+  parts[n], parts.total, parts.changed = parts[n] + cost, parts.total + cost, true
+end
+
+local function micros(number)
+  return string.format('%.0f', number)
+end
+
+local function ask_distinct(i, key, value)
+  local over = micros(now - seconds[i])
+  local held = call('ZCARD', key)
+  if held > 0 and held ~= call('ZCOUNT', key, '(' .. over, micros(now)) then
+    if mode == PEEK then
+      held = call('ZCOUNT', key, '(' .. over, '+inf')
+    else
+      call('ZREMRANGEBYSCORE', key, '-inf', over)
+      for _, early in ipairs(call('ZRANGEBYSCORE', key, '(' .. micros(now), '+inf')) do
+        call('ZADD', key, micros(now), early)
+      end
+      held = call('ZCARD', key)
+    end
+  end
+  if held < firsts[i] then return held, 0 end
+  local seen = call('ZSCORE', key, value)
+  if seen and tonumber(seen) > now - seconds[i] then return held, 0 end
+  local oldest = call('ZRANGEBYSCORE', key, '(' .. over, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  return held, math.min(tonumber(oldest[2]), now) + seconds[i] - now
+end
+
+local function expiry(at)
+  return floor(math.min(at, now + LONGEST) / 1000) + 1
+end
+
+local function charge_distinct(i, key, value)
+  call('ZADD', key, micros(now), value)
+  call('PEXPIREAT', key, expiry(now + seconds[i]))
+end
+
+local function argument_of(question, i)
+  return places[i] and ARGV[head + question * arguments + places[i]]
+end
+
+local function ask(question, i, key, stored)
+  if kinds[i] == DISTINCT then return ask_distinct(i, key, argument_of(question, i)) end
+  local cost = tonumber(argument_of(question, i) or 1)
+  if kinds[i] == WINDOW then return ask_window(i, key, stored, cost) end
+  return ask_rate(i, key, stored, cost)
+end
+
+local function charge(question, i, key, stored)
+  if kinds[i] == DISTINCT then return charge_distinct(i, key, argument_of(question, i)) end
+  local cost = tonumber(argument_of(question, i) or 1)
+  if kinds[i] == WINDOW then return charge_window(i, key, cost) end
+  rates[i][key] = in_use(i, key, stored) + cost
+end
+
+-- All limits are asked before any is charged.
+local function decide(question, base)
+  local passed = {}
+  for i = 1, count do
+    local used, wait = ask(question, i, KEYS[base + i], values[base + i])
+    if wait > 0 then
+      say(question + 1, i, used, wait)
+      if not observes[i] then return false end
+    else
+      passed[#passed + 1] = i
+    end
+  end
+  for _, i in ipairs(passed) do
+    charge(question, i, KEYS[base + i], values[base + i])
+  end
+  return true
+end
+
+local function write()
+  for i = 1, count do
+    for key, used in pairs(rates[i]) do
+      call('SET', key, pack('<dd', used, now), 'PXAT', expiry(now + used / firsts[i]))
+    end
+    for key, parts in pairs(windows[i]) do
+      if parts.changed then
+        local each, flat = seconds[i] / PARTS, {seconds[i] / PARTS, parts[1]}
+        for k = 1, #parts, 2 do
+          flat[k + 2], flat[k + 3] = parts[k] - parts[1], parts[k + 1]
+        end
+        call('SET', key, cmsgpack.pack(flat), 'PXAT', expiry((parts[#parts - 1] + PARTS + 1) * each))
+      end
+    end
+  end
+end
+
+local function ceiled(number)
+  return math.min(math.ceil(number), LONGEST)
+end
+
+if mode == PEEK then
+  reply[2] = (repeats == 1 and values[1]) and 1 or 0
+  for i = 1, count do
+    local used, wait = ask(0, i, KEYS[repeats + i], values[repeats + i])
+    reply[2 * i + 1], reply[2 * i + 2] = ceiled(used - ROUNDING), ceiled(wait)
+  end
+  return reply
+end
+
+if mode == APART then
+  local key, before = KEYS[1], 0
+  if kinds[1] == DISTINCT then before = tonumber(call('ZSCORE', key, argument_of(0, 1)) or 0) end
+  local used, wait = ask(0, 1, key, values[1])
+  if wait <= 0 then charge(0, 1, key, values[1]) end
+  write()
+  return {now, ceiled(used - ROUNDING), ceiled(wait), before}
+end
+
+if mode == GIVE_BACK then
+  local key, argument = KEYS[1], argument_of(0, 1)
+  local charged, before = tonumber(ARGV[head + arguments + 1]), tonumber(ARGV[head + arguments + 2])
+  if kinds[1] == DISTINCT then
+    if tonumber(call('ZSCORE', key, argument) or 0) == charged then
+      if before > 0 then
+        call('ZADD', key, micros(before), argument)
+      else
+        call('ZREM', key, argument)
+      end
+    end
+  elseif kinds[1] == WINDOW then
+    local parts, part = parts_of(1, key, values[1]), floor(charged / (seconds[1] / PARTS))
+    for k = 1, #parts, 2 do
+      if parts[k] == part then
+        parts[k + 1], parts.changed = math.max(0, parts[k + 1] - tonumber(argument or 1)), true
+      end
+    end
+  elseif values[1] then
+    rates[1][key] = math.max(0, in_use(1, key, values[1]) - tonumber(argument or 1))
+  end
+  write()
+  return reply
+end
+
+local charged = {}
+for question = 0, #KEYS / width - 1 do
+  local base = question * width
+  local known = repeats == 1 and (values[base + 1] or charged[KEYS[base + 1]])
+  if not known and decide(question, base + repeats) and repeats == 1 then
+    charged[KEYS[base + 1]] = true
+  end
+end
+local forgotten = expiry(now + lifetime * 1000000)
+for key in pairs(charged) do
+  call('SET', key, '', 'PXAT', forgotten)
+end
+write()
+return reply
