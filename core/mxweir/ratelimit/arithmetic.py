@@ -13,7 +13,7 @@ grows with every event.) What is left is the last bit of a double, 2⁻¹⁸ of 
 at 600/minute; it is forgiven as `ROUNDING`, so that neither a burst nor somebody
 who sends at exactly the pace is refused for it.
 
-    events in use    = max(TAT, now) − now
+    events in use    = min(max(TAT, now) − now, burst)
     may cost c pass? = in use + c ≤ burst + ROUNDING
     if so            TAT ← max(TAT, now) + c
     if not           free again after (in use + c − burst) / rate seconds
@@ -26,7 +26,12 @@ one part (1/60 of the window) late.
 **Distinct values.** A key remembers when each of its values was last seen. A
 value seen within the window costs nothing; a new one needs room.
 
-These functions change nothing: they return what would be remembered, so that
+**A clock that was set back** gives nothing away: what is remembered of a time to
+come counts as of now, and a counter is never fuller than full. So the
+longest that anybody has to wait for it is as long as after using up the limit now.
+(In Redis the clock is that of the server, and another one's after a failover.)
+
+These functions charge nothing: they return what would be remembered, so that
 a request can ask all its limits first and be charged only if all agree.
 """
 
@@ -53,8 +58,13 @@ def gcra(tat: float, now: float, cost: float, burst: float, rate: float) -> Answ
     return turn - now, (excess / rate if excess > ROUNDING else 0.0), turn + cost
 
 
+def at_most_full(tat: float, now: float, burst: float) -> float:
+    """The TAT of a GCRA counter that may be from a time to come; times in events."""
+    return now + burst if tat > now + burst + ROUNDING else tat
+
+
 class Slices:
-    """What a sliding window remembers: events by part of the window, oldest first."""
+    """What a sliding window remembers: events by part of the window, in time's order."""
 
     __slots__ = ("counts", "total")
 
@@ -70,6 +80,12 @@ class Slices:
         for part in [part for part in self.counts if part < oldest]:
             self.total -= self.counts.pop(part)
 
+    def until(self, newest: int) -> None:
+        """What is counted in a part after `newest` counts in that."""
+        if self.counts and next(reversed(self.counts)) > newest:
+            early = sum(self.counts.pop(part) for part in [part for part in self.counts if part > newest])
+            self.counts[newest] = self.counts.get(newest, 0.0) + early
+
     def add(self, part: int, cost: float) -> None:
         """Count in a part."""
         self.counts[part] = self.counts.get(part, 0.0) + cost
@@ -82,6 +98,7 @@ def window(
     """Ask a window of `period` seconds that holds `amount`; `now` in seconds. To remember: part and cost."""
     width = period / SLICES
     part = int(now // width)
+    slices.until(part)
     slices.forget(part - SLICES)
     excess = slices.total + cost - amount
     wait = 0.0
@@ -105,6 +122,12 @@ class Seen(OrderedDict[str, float]):
         while self and next(iter(self.values())) <= until:
             self.popitem(last=False)
 
+    def until(self, now: float) -> None:
+        """What was seen later than now was seen now."""
+        if self and next(reversed(self.values())) > now:
+            for value in [value for value, at in self.items() if at > now]:
+                self[value] = now
+
     def see(self, value: str, now: float) -> None:
         """A value was seen."""
         self[value] = now
@@ -113,6 +136,7 @@ class Seen(OrderedDict[str, float]):
 
 def distinct(seen: Seen, value: str, now: float, amount: float, period: float) -> Answer[tuple[str, float]]:
     """Ask whether `value` is known, or one more fits among `amount` within `period` seconds."""
+    seen.until(now)
     seen.forget(now - period)
     used = float(len(seen))
     room = value in seen or used < amount

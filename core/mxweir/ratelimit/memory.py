@@ -18,7 +18,7 @@ parts of a window that were used, or the different values.
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from mxweir.ratelimit.arithmetic import SLICES, Answer, Seen, Slices, distinct, gcra, window
+from mxweir.ratelimit.arithmetic import SLICES, Answer, Seen, Slices, at_most_full, distinct, gcra, window
 
 V = TypeVar("V")
 Parts = TypeVar("Parts", bound=Sized)
@@ -180,7 +180,10 @@ class GcraTable(Generations[float]):
         pace = self._paces.of(key)
         if pace.amount == float("inf"):
             return 0.0, 0.0, 0.0  # an endless pace makes every time endless, and their difference no number
-        return gcra(self.get(key, 0.0), now * pace.rate, cost, pace.burst, pace.rate)
+        tat, turn = self.get(key, 0.0), now * pace.rate
+        if (full := at_most_full(tat, turn, pace.burst)) < tat:
+            self.put(key, tat := full)
+        return gcra(tat, turn, cost, pace.burst, pace.rate)
 
     def rows(self, now: float) -> Iterator[Row]:
         """Key and events in use."""

@@ -13,7 +13,7 @@ LONGEST = 10.0
 
 
 class Refused(NamedTuple):
-    """A limit has no room for a cost, nor for a larger one, until it is `free`; believed `until` (seconds)."""
+    """No room for a cost nor a larger one until the key is `free`; believed `until`; times in seconds."""
 
     until: float
     free: float

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mxweir.ratelimit.arithmetic import ROUNDING, SLICES, Seen, Slices, distinct, gcra, window
+from mxweir.ratelimit.arithmetic import (
+    ROUNDING,
+    SLICES,
+    Seen,
+    Slices,
+    at_most_full,
+    distinct,
+    gcra,
+    window,
+)
 
 CASES: list[dict[str, Any]] = tomllib.loads((Path(__file__).parent / "arithmetic.toml").read_text())["case"]
 STARTS = [0.0, 1_800_000_000.0, 1_800_000_000.0 + 86400 * 250]
@@ -21,6 +30,7 @@ class Gcra:
         self.rate, self.burst, self.tat = count / period, burst, 0.0
 
     def step(self, now: float, cost: float) -> tuple[float, float]:
+        self.tat = at_most_full(self.tat, now * self.rate, self.burst)
         used, wait, mark = gcra(self.tat, now * self.rate, cost, self.burst, self.rate)
         self.tat = self.tat if wait else mark
         return used, wait
