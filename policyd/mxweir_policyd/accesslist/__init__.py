@@ -1,0 +1,1 @@
+"""The access entries that operators make by command, on this host or, by Redis, on all of them."""
