@@ -60,7 +60,7 @@ class Apart:
         """Call the script about one limit; `until` is the time by our clock that the answer is waited for."""
         timeout = max(0.0, until - self._clock())
         not_after = self.offset(question).not_after(timeout) if mode == APART else 0
-        arguments = [*arguments_of(question.shape, [question], not_after, mode), *more]
+        arguments = [*arguments_of(question.shape, question.arguments, not_after, mode), *more]
         self._servers.eval(self._script, question.names, arguments, then, timeout)
 
     def command(self, until: float, then: Callable[[object], None], *words: bytes) -> None:

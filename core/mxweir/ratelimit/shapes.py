@@ -238,17 +238,15 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def arguments_of(shape: Shape, questions: Sequence[Question], not_after: int, mode: bytes) -> list[bytes]:
-    """ARGV of one call."""
-    arguments = [b"%d" % not_after, mode, *shape.numbers]
-    for question in questions:
-        arguments += question.arguments
-    return arguments
+def packed(questions: Sequence[Question]) -> tuple[list[bytes], list[bytes]]:
+    """KEYS of one call, and the questions' part of its ARGV."""
+    names = [name for question in questions for name in question.names]
+    return names, [argument for question in questions for argument in question.arguments]
 
 
-def keys_of(questions: Sequence[Question]) -> list[bytes]:
-    """KEYS of one call."""
-    return [name for question in questions for name in question.names]
+def arguments_of(shape: Shape, arguments: Sequence[bytes], not_after: int, mode: bytes) -> list[bytes]:
+    """ARGV of one call, of which `arguments` is the questions' part."""
+    return [b"%d" % not_after, mode, *shape.numbers, *arguments]
 
 
 def read_reply(reply: object, shape: Shape, questions: int) -> Reply:

@@ -11,7 +11,7 @@ Redis later; and a call that reaches Redis after we stopped waiting for it
 does nothing, because it says until when (by Redis's own clock) it is meant.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol, cast
 
@@ -85,6 +85,7 @@ class Shared:
         self.refusals = {limit.name: Refusals(each) for limit in limits.limits}
         """By limit."""
         self.counts = Counts()
+        self._servers = servers
         self._clock = clock
         self._observe = observe
         kind = Apart if servers.clustered else Together
@@ -112,6 +113,40 @@ class Shared:
             for begin in range(0, len(placed), most):
                 self._ask(row, placed[begin : begin + most])
         row.settle()
+
+    @property
+    def available(self) -> bool:
+        """Whether Redis would be asked now."""
+        return self._servers.available
+
+    def decide_row(
+        self,
+        shape: Shape,
+        names: Sequence[bytes],
+        arguments: Sequence[bytes],
+        facts: Callable[[], Sequence[AnyFacts]],
+        questions: int,
+        then: Callable[[Mapping[int, Outcome]], None],
+    ) -> None:
+        """Ask about so many questions of one shape that are packed already, and known to be worth asking.
+
+        `then` gets the outcomes of those that did not simply pass, by their number. Not for a Cluster.
+        `facts` makes the facts of all when there is a need for them.
+        """
+        sent = self._clock()
+
+        def heard(answer: Sequence[Said] | RedisError) -> None:
+            if isinstance(answer, RedisError):
+                then(dict(enumerate(self._alone(facts(), answer))))
+                return
+            self.counts.asked += questions
+            then(
+                self._objections(answer, [self.shapes.question(one) for one in facts()], sent)
+                if answer
+                else {}
+            )
+
+        cast("Together", self._asker).send(shape, names, arguments, questions, heard)
 
     def known(self, question: Question, now: float) -> Outcome | None:
         """The refusal that Redis would repeat, if it is known here; charges nothing."""
@@ -154,30 +189,35 @@ class Shared:
         answer: Sequence[Said] | RedisError,
     ) -> None:
         if isinstance(answer, RedisError):
-            self._decide_alone(row, placed, answer)
+            outcomes = self._alone([row.facts[place] for place, _ in placed], answer)
         else:
-            self._take(row, placed, sent, answer)
-        row.settle()
-
-    def _decide_alone(self, row: "_Row", placed: Sequence[tuple[int, Question]], error: RedisError) -> None:
-        if error.kind in ("nonsense", "error"):
-            self._observe(Trouble("Redis cannot count a limit", str(error), "error"))
-        self.counts.alone += len(placed)
-        now = self._clock()
-        for place, _ in placed:
-            row.outcomes[place] = self.limits.decide(row.facts[place], now)
-
-    def _take(
-        self, row: "_Row", placed: Sequence[tuple[int, Question]], sent: float, answer: Sequence[Said]
-    ) -> None:
-        self.counts.asked += len(placed)
-        for said in answer:
-            place, question = placed[said.question]
-            row.outcomes[place] = self._object(row.outcomes[place] or NO_OBJECTION, question, said, sent)
-        for place, _ in placed:
-            outcome = row.outcomes[place] = row.outcomes[place] or NO_OBJECTION
+            self.counts.asked += len(placed)
+            objections = self._objections(answer, [question for _, question in placed], sent)
+            outcomes = [objections.get(number, NO_OBJECTION) for number in range(len(placed))]
+        for (place, _), outcome in zip(placed, outcomes, strict=True):
+            row.outcomes[place] = outcome
             if outcome.refusal is None and (identity := identity_of(row.facts[place])):
                 self.limits.repeats.add(identity)
+        row.settle()
+
+    def _alone(self, facts: Sequence[AnyFacts], error: RedisError) -> Sequence[Outcome]:
+        """What the limits of this process say, because Redis does not."""
+        if error.kind in ("nonsense", "error"):
+            self._observe(Trouble("Redis cannot count a limit", str(error), "error"))
+        self.counts.alone += len(facts)
+        now = self._clock()
+        return [self.limits.decide(one, now) for one in facts]
+
+    def _objections(
+        self, said: Sequence[Said], questions: Sequence[Question | None], sent: float
+    ) -> dict[int, Outcome]:
+        """What Redis said, by the number of the question."""
+        outcomes: dict[int, Outcome] = {}
+        for one in said:
+            question = cast("Question", questions[one.question])
+            before = outcomes.get(one.question, NO_OBJECTION)
+            outcomes[one.question] = self._object(before, question, one, sent)
+        return outcomes
 
     def _object(self, outcome: Outcome, question: Question, said: Said, sent: float) -> Outcome:
         """A limit without room is added to what the others said."""

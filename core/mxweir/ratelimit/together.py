@@ -1,7 +1,6 @@
 """All limits of many questions in one call of the script: one Redis, or a master that Sentinel watches."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib.resources import files
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -12,8 +11,9 @@ from mxweir.ratelimit.shapes import (
     Peek,
     Question,
     Said,
+    Shape,
     arguments_of,
-    keys_of,
+    packed,
     read_peek,
     read_reply,
 )
@@ -71,9 +71,28 @@ class Together:
 
     def ask(self, questions: Sequence[Question], then: Callable[[Sequence[Said] | RedisError], None]) -> None:
         """Ask about questions of one shape, at most `shape.most`."""
+        self.send(questions[0].shape, *packed(questions), len(questions), then)
+
+    def send(
+        self,
+        shape: Shape,
+        names: Sequence[bytes],
+        arguments: Sequence[bytes],
+        questions: int,
+        then: Callable[[Sequence[Said] | RedisError], None],
+    ) -> None:
+        """Ask about so many questions of one shape that are packed already."""
+
+        def read(reply: object) -> None:
+            answer = readable(read_reply, reply, shape, questions)
+            if isinstance(answer, RedisError):
+                then(answer)
+                return
+            self._offset.learn(answer.now)
+            then(RedisError("timeout", "it came too late to be done") if answer.late else answer.said)
+
         not_after = self._offset.not_after(self._timeout)
-        arguments = arguments_of(questions[0].shape, questions, not_after, CHARGE)
-        self._call(questions, arguments, partial(self._read, questions, then))
+        self._call(names, arguments_of(shape, arguments, not_after, CHARGE), read)
 
     def peek(self, question: Question, then: Callable[[Peek | RedisError], None]) -> None:
         """Ask what is used; charges nothing."""
@@ -81,22 +100,10 @@ class Together:
         def read(reply: object) -> None:
             then(readable(read_peek, reply, question.shape))
 
-        self._call([question], arguments_of(question.shape, [question], 0, PEEK), read)
+        names, arguments = packed([question])
+        self._call(names, arguments_of(question.shape, arguments, 0, PEEK), read)
 
     def _call(
-        self, questions: Sequence[Question], arguments: Sequence[bytes], then: Callable[[object], None]
+        self, names: Sequence[bytes], arguments: Sequence[bytes], then: Callable[[object], None]
     ) -> None:
-        self._servers.eval(self._script, keys_of(questions), arguments, then, self._timeout)
-
-    def _read(
-        self,
-        questions: Sequence[Question],
-        then: Callable[[Sequence[Said] | RedisError], None],
-        reply: object,
-    ) -> None:
-        read = readable(read_reply, reply, questions[0].shape, len(questions))
-        if isinstance(read, RedisError):
-            then(read)
-            return
-        self._offset.learn(read.now)
-        then(RedisError("timeout", "it came too late to be done") if read.late else read.said)
+        self._servers.eval(self._script, names, arguments, then, self._timeout)
