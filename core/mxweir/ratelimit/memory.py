@@ -84,6 +84,11 @@ class Generations(Generic[V]):
         if key not in self.young and (found := self.old.get(key)) is not None:
             Generations.put(self, key, found)
 
+    def drop(self, key: str) -> None:
+        """Forget a key."""
+        self.young.pop(key, None)
+        self.old.pop(key, None)
+
     def resize(self, capacity: int) -> None:
         """Set another bound; it holds from the next new key on."""
         self.half = max(1, capacity // 2)
@@ -120,6 +125,9 @@ class Table(Protocol):
 
     def keep(self, key: str) -> None:
         """The key was asked about and not charged; it is no less in use for that."""
+
+    def drop(self, key: str) -> None:
+        """Forget a key."""
 
     def capacity(self, key: str) -> float:
         """How much the key may use at once."""
@@ -213,6 +221,12 @@ class PartsTable(Generations[Parts]):
         """Let a key live on, with all its parts."""
         if key not in self.young and (found := self.old.get(key)) is not None:
             self._store(key, found, 0)
+
+    def drop(self, key: str) -> None:
+        """Forget a key, with all its parts."""
+        if (found := self.young.get(key)) is not None:
+            self._parts -= len(found)
+        super().drop(key)
 
     def turn(self) -> None:
         """Start a new generation."""
@@ -342,6 +356,11 @@ class Repeats:
     def add(self, identity: int) -> None:
         """Remember one."""
         self.young.add(identity)
+        self.make_room()
+
+    def add_all(self, identities: Iterable[int]) -> None:
+        """Remember many."""
+        self.young.update(identities)
         self.make_room()
 
     def make_room(self) -> None:

@@ -115,6 +115,11 @@ class Shared:
         row.settle()
 
     @property
+    def apart(self) -> bool:
+        """Whether each limit is asked by itself, because their keys are on different servers."""
+        return self._servers.clustered
+
+    @property
     def available(self) -> bool:
         """Whether Redis would be asked now."""
         return self._servers.available

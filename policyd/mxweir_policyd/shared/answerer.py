@@ -1,0 +1,90 @@
+"""Answers questions where limits are counted in Redis; by those of this process while it cannot be asked."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from time import perf_counter
+from typing import cast
+
+from mxweir.domains.match import Match
+from mxweir.facts import Facts
+from mxweir.ratelimit.limits import Outcome
+from mxweir_policyd.answerer import Answerer
+from mxweir_policyd.decision import UNCONFIRMED, by_limits
+from mxweir_policyd.deferred import Owed
+from mxweir_policyd.express import PASSED
+from mxweir_policyd.protocol import Attributes
+from mxweir_policyd.shared.pipeline import SharedPipeline
+from mxweir_policyd.shared.row import Row
+
+
+class SharedAnswerer(Answerer):
+    """Sends the questions of one turn together; each answer is owed until Redis has spoken."""
+
+    pipeline: SharedPipeline
+
+    def answer(self, requests: Sequence[Attributes]) -> Sequence[bytes | Owed]:
+        """The replies to requests that came in together."""
+        pipeline = self.pipeline
+        if not pipeline.shared.available:
+            return super().answer(requests)
+        started, now = perf_counter(), self.clock()
+        replies: list[bytes | Owed] = []
+        rest = requests
+        while (begun := len(replies)) < len(requests):
+            # Whatever goes wrong on the express lane, goes wrong again on the long way, and is told there.
+            with contextlib.suppress(Exception):
+                pipeline.gather(rest, replies, now)
+            gathered = zip(rest, replies[begun:], strict=False)
+            if at_once := [request for request, reply in gathered if reply is PASSED]:
+                self.tell_passed(at_once, started)
+            if len(replies) < len(requests):
+                replies.append(self.decide(requests[len(replies)], now, started))
+                rest = requests[len(replies) :]
+        for row in pipeline.row.take():
+            self._send(row, started)
+        return replies
+
+    def conclude(
+        self, facts: Facts, now: float, started: float, confirmed: Match | None = None
+    ) -> bytes | Owed:
+        """Decide, tell and answer; the limits come last, and are asked in Redis."""
+        decision = self.pipeline.screen(facts, now, confirmed)
+        if decision is None:
+            ask: Callable[[Callable[[Sequence[Outcome]], None]], None]
+            ask = partial(self.pipeline.shared.decide, (facts,))
+            return self.debts.owe(ask, lambda outcomes: self._by_limits(facts, outcomes[0], started))
+        if decision.verdict == UNCONFIRMED:
+            return self.ask_first(facts, started)
+        return self.tell(facts, decision, started)
+
+    def _by_limits(self, facts: Facts, outcome: Outcome, started: float) -> bytes | Owed:
+        return self.guarded(lambda: self.tell(facts, by_limits(outcome), started))
+
+    def _send(self, row: Row, started: float) -> None:
+        """Ask Redis about a row of questions, and settle what is owed for them when it has spoken."""
+        pipeline = self.pipeline
+        self.debts.open += len(row.owed)
+
+        def facts() -> Sequence[Facts]:
+            return list(map(pipeline.facts, row.asked))
+
+        def heard(outcomes: Mapping[int, Outcome]) -> None:
+            passed = row.without(outcomes) if outcomes else row
+            pipeline.limits.repeats.add_all(passed.identities)
+            self.debts.settle_all(passed.owed, PASSED)
+            for number, outcome in outcomes.items():
+                self._settle(row, number, outcome, started)
+            if passed.asked:
+                self.tell_passed(passed.asked, started)
+
+        pipeline.shared.decide_row(row.shape, row.names, row.arguments, facts, len(row.asked), heard)
+
+    def _settle(self, row: Row, number: int, outcome: Outcome, started: float) -> None:
+        """A question that did not simply pass."""
+        if outcome.refusal is None:
+            self.pipeline.limits.repeats.add(row.identities[number])
+        reply = self.guarded(
+            lambda: self.tell(self.pipeline.facts(row.asked[number]), by_limits(outcome), started)
+        )
+        self.debts.settle(row.owed[number], cast("bytes", reply))

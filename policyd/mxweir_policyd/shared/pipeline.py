@@ -1,0 +1,26 @@
+"""The checks, where the limits are counted in Redis."""
+
+from mxweir.access import AccessList
+from mxweir.facts import Folder
+from mxweir.ratelimit.shared import Shared
+from mxweir_policyd.express import Express
+from mxweir_policyd.pipeline import Domains, Pipeline
+from mxweir_policyd.shared.row import Row, row_of, write_row_express
+
+
+class SharedPipeline(Pipeline):
+    """A pipeline whose `limits` count only what Redis does not; `shared` is what asks it."""
+
+    def __init__(self, folder: Folder, access: AccessList, domains: Domains, shared: Shared) -> None:
+        self.shared = shared
+        self.row: Row = row_of(shared)
+        """Questions that the lane `gather` has put down, and nobody sent yet."""
+        self.gather: Express
+        super().__init__(folder, access, domains, shared.limits)
+
+    def write_lane(self) -> None:
+        """Write both express lanes anew."""
+        super().write_lane()
+        self.gather = self.express
+        if self.row.shape.counters and not self.shared.apart:
+            self.gather = write_row_express(self._folder, self._access, self.domains, self.shared, self.row)

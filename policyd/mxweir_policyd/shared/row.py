@@ -1,0 +1,146 @@
+"""Questions that Redis is asked about together, and the express lane that gathers them.
+
+The same as `express`, for limits that are counted in Redis: what nothing objects
+to before the limits, and what takes part in all of them at their usual pace, is
+put into a row in one loop. Once a turn the row is sent, as one call. For one limit
+by sender, what follows the checks reads:
+
+    if not instance:
+        return
+    key0 = sender.address
+    if not key0 or key0 in own0 or key0 in lately0 or key0 in before0:
+        return
+    named = repeat(instance, state, recipient.given), prefix0 + key0.encode()
+    names += named
+    asked.append(request)
+    reply(owe())
+"""
+
+from collections.abc import Container, Sequence
+from copy import copy
+from typing import TYPE_CHECKING
+
+from mxweir.access import AccessList
+from mxweir.facts import Folder
+from mxweir.ratelimit.shapes import Counter, Shape
+from mxweir.ratelimit.shared import Shared
+from mxweir_policyd.deferred import Owed
+from mxweir_policyd.express import Express, checks, compiled, key_lines, names_of_checks, place
+from mxweir_policyd.protocol import Attributes
+
+if TYPE_CHECKING:
+    from mxweir_policyd.pipeline import Domains
+
+
+class Row:
+    """Questions of one shape: what Redis is told of them, and the answers that are owed for them."""
+
+    __slots__ = ("arguments", "asked", "identities", "names", "owed", "shape")
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self._clear()
+
+    def _clear(self) -> None:
+        self.asked: list[Attributes] = []
+        self.identities: list[int] = []
+        """By which each is known again once it has passed."""
+        self.owed: list[Owed] = []
+        self.names: list[bytes] = []
+        """KEYS, so many for each question."""
+        self.arguments: list[bytes] = []
+        """Their part of ARGV, so many for each question."""
+
+    def owe(self) -> Owed:
+        """Owe one more answer."""
+        self.owed.append(owed := Owed())
+        return owed
+
+    def take(self) -> "Sequence[Row]":
+        """All questions, in rows of as many as one call can take; this row is empty then."""
+        whole = copy(self)
+        self._clear()
+        questions, most = len(whole.asked), self.shape.most
+        if questions <= most:
+            return (whole,) if questions else ()
+        return [whole.part(first, first + most) for first in range(0, questions, most)]
+
+    def without(self, numbers: Container[int]) -> "Row":
+        """The questions but for those of these numbers; for what is done when Redis has spoken."""
+        rest = Row(self.shape)
+        for number, (asked, owed, identity) in enumerate(
+            zip(self.asked, self.owed, self.identities, strict=True)
+        ):
+            if number not in numbers:
+                rest.asked.append(asked)
+                rest.owed.append(owed)
+                rest.identities.append(identity)
+        return rest
+
+    def part(self, first: int, end: int) -> "Row":
+        """Those of them from `first` on, before `end`."""
+        part = Row(self.shape)
+        part.asked, part.owed = self.asked[first:end], self.owed[first:end]
+        part.identities = self.identities[first:end]
+        names, arguments = len(self.names) // len(self.asked), len(self.arguments) // len(self.asked)
+        part.names = self.names[first * names : end * names]
+        part.arguments = self.arguments[first * arguments : end * arguments]
+        return part
+
+
+def row_of(shared: Shared) -> Row:
+    """An empty row for the questions that most are: recipients that can be told again, in all limits."""
+    limits = shared.limits.asked_at(b"RCPT", b"")
+    counters = tuple(shared.shapes.counter(limit, limit.paces.usual) for limit in limits)
+    return Row(shared.shapes.shape(counters, repeats=True))
+
+
+def write_row_express(
+    folder: Folder, access: AccessList, domains: "Domains", shared: Shared, row: Row
+) -> Express:
+    """The express lane that puts questions into a row."""
+    names = names_of_checks(folder, access, domains, shared.limits)
+    names |= {"row": row, "owe": row.owe, "repeat": shared.shapes.repeat}
+    begin = [*_BEGIN]
+    each = [*checks(access), *_TOLD_AGAIN]
+    for i, counter in enumerate(row.shape.counters):
+        names |= {
+            f"prefix{i}": counter.prefix,
+            f"own{i}": counter.limit.paces.own,
+            f"refusals{i}": shared.refusals[counter.limit.name],
+        }
+        begin.append(f"young{i}, old{i} = refusals{i}.young, refusals{i}.old")
+        each += _key(i, counter)
+    return compiled(begin, [*each, *_gather(row.shape)], names)
+
+
+_BEGIN = (
+    "reply = replies.append",
+    "asked, identities, names, arguments = row.asked, row.identities, row.names, row.arguments",
+    "lately, before = repeats.young, repeats.old",
+)
+_TOLD_AGAIN = (
+    "if not instance:",
+    "    return",
+)
+
+
+def _key(i: int, counter: Counter) -> list[str]:
+    lines, unknown = key_lines(i, counter.limit)
+    unknown += [f"key{i} in {where}{i}" for where in ("own", "young", "old")]
+    return [*lines, f"if {' or '.join(unknown)}:", "    return"]
+
+
+def _gather(shape: Shape) -> list[str]:
+    named = "".join(f", prefix{i} + key{i}.encode()" for i in range(len(shape.counters)))
+    told = [counter.limit.rule.distinct for counter in shape.counters if counter.takes_argument]
+    brought = "".join(f"{place(name)}.encode(), " for name in told)
+    return [
+        # Where a text is no UTF-8, the lane ends here, before anything of its question is put down.
+        f"named = repeat(instance, state, recipient.given){named}",
+        *([f"arguments += ({brought})"] if brought else []),
+        "names += named",
+        "identities.append(identity)",
+        "asked.append(request)",
+        "reply(owe())",
+    ]
