@@ -87,6 +87,12 @@ class LogObserver:
             else {**written, Decided: self._decided, Passed: self._passed, Scanned: self._scanned}
         )
 
+    def pass_on(self, lines: str) -> None:
+        """Write whole lines that another process of the daemon has made."""
+        for line in lines.splitlines(keepends=True):
+            self._lines.write(line)
+        self._lines.flush()
+
     def tick(self) -> None:
         """Write the summaries that are due."""
         now = self._clock()

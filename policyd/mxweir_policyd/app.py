@@ -3,12 +3,13 @@
 import asyncio
 import gc
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import monotonic
 
 from mxweir import http, service
+from mxweir.background import go_on
 from mxweir.clock import system_clock
 from mxweir.config import Config, ConfigError, load
 from mxweir.events import Decided, Event, Trouble, notice, tell_all, warning
@@ -18,12 +19,12 @@ from mxweir.serving import Listening, new_event_loop
 from mxweir.threads import in_thread
 from mxweir_policyd.control import ControlServer, control_endpoint
 from mxweir_policyd.domains import RelayDomains
+from mxweir_policyd.reloading import in_force
 from mxweir_policyd.worker import Worker
+from mxweir_policyd.workers.pool import Workers
 
 _STALLED = 10.0
 """Seconds without a turn of the loop before /livez fails."""
-
-_FIXED = ("listen", "maps", "socket_mode", "socket_group", "http", "workers", "max_connections", "save_every")
 
 
 def run(config: Config, path: Path) -> int:
@@ -52,19 +53,27 @@ class PolicyDaemon:
             PolicyMetrics(self._metrics).handlers(), self._log.handlers()
         )
         self._domains = RelayDomains(config, self._observe, self._metrics)
-        self._worker = Worker(
-            config,
+        self._worker = self._workers() if config.policyd.workers > 1 else self._own_worker()
+        self._listening: Listening | None = None
+        self._stopping = asyncio.Event()
+        self._reload_wanted = asyncio.Event()
+        self._not_ready = "starting"
+        self._turned = monotonic()
+
+    def _own_worker(self) -> Worker | Workers:
+        """What answers Postfix in this very process."""
+        return Worker(
+            self._config,
             self._domains,
             self._clock,
             self._observe,
             self._metrics,
             tell_each=Decided in self._log.handlers(),
         )
-        self._listening: Listening | None = None
-        self._stopping = asyncio.Event()
-        self._reload_wanted = asyncio.Event()
-        self._not_ready = "starting"
-        self._turned = monotonic()
+
+    def _workers(self) -> Worker | Workers:
+        """What answers Postfix in processes of their own, as one service."""
+        return Workers(self._config, self._domains, self._observe, self._log.pass_on, self._metrics)
 
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, drain and stop."""
@@ -74,13 +83,16 @@ class PolicyDaemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
         background: list[asyncio.Task[None]] = []
         await self._domains.first_load()
-        await self._worker.start()
         pages = self._config.policyd.http
-        stop_http = http.serve("policyd.http", pages, self._metrics, self._live, lambda: self._not_ready)
+        stop_http = http.serve("policyd.http", pages, self._metrics, self._live, self._ready)
         try:
-            await self._listen()
+            # Before any process is started, so that none inherits them.
+            policyd = self._config.policyd
+            self._listening = Listening(["policy", "maps"], policyd.socket_mode, policyd.socket_group)
+            await self._worker.start()
+            await self._listen(self._listening)
             background += [
-                loop.create_task(self._go_on(work))
+                loop.create_task(go_on(work, self._observe))
                 for work in (
                     self._tick,
                     *self._domains.works(),
@@ -98,22 +110,18 @@ class PolicyDaemon:
             stop_http()
             if self._listening is not None:
                 self._listening.close()
-            if self._not_ready != "starting":
-                # Else what is on disk may be that of a daemon which serves, and kept us from starting.
-                self._worker.save()
+            await self._worker.end(served=self._not_ready != "starting")
             self._domains.close()
             self._observe(notice("stopped"))
             self._log.close()
 
     # Starting
 
-    async def _listen(self) -> None:
-        policyd = self._config.policyd
-        self._listening = Listening(["policy", "maps"], policyd.socket_mode, policyd.socket_group)
-        await self._worker.listen(self._listening)
+    async def _listen(self, listening: Listening) -> None:
+        await self._worker.listen(listening)
         control = service.bind(control_endpoint(self._config.state_dir), 0o600)
         server = ControlServer(self._worker.answer, self._observe)
-        self._listening.add(control, await server.serve(control.socket))
+        listening.add(control, await server.serve(control.socket))
 
     def _say_started(self) -> None:
         self._not_ready = ""
@@ -133,19 +141,12 @@ class PolicyDaemon:
     # While it runs
 
     def _live(self) -> str:
-        still = monotonic() - self._turned
-        return f"the event loop has not turned for {still:.0f} s" if still > _STALLED else ""
+        if (still := monotonic() - self._turned) > _STALLED:
+            return f"the event loop has not turned for {still:.0f} s"
+        return self._worker.stalled()
 
-    async def _go_on(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
-        """Do a work of the background, again and again if it fails: none of them may end unseen."""
-        while True:
-            try:
-                return await work()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the work goes on
-                self._observe(
-                    Trouble("internal error in the background", f"{type(error).__name__}: {error}", "error")
-                )
-                await asyncio.sleep(1.0)
+    def _ready(self) -> str:
+        return self._not_ready or self._worker.not_ready()
 
     async def _tick(self) -> None:
         while True:
@@ -156,10 +157,11 @@ class PolicyDaemon:
             await asyncio.sleep(1.0)
 
     async def _feed_watchdog(self) -> None:
-        """Says that the loop turns, and nothing about any backend: slow is not dead."""
+        """Says that all loops turn, and nothing about any backend: slow is not dead."""
         if (seconds := service.watchdog_seconds()) is not None:
             while True:
-                service.notify("WATCHDOG=1")
+                if not self._worker.stalled():
+                    service.notify("WATCHDOG=1")
                 await asyncio.sleep(seconds)
 
     async def _reload_when_wanted(self) -> None:
@@ -180,14 +182,7 @@ class PolicyDaemon:
                 service.notify("READY=1")
 
     async def _take(self, config: Config) -> None:
-        fixed = [
-            f"policyd.{key}"
-            for key in _FIXED
-            if getattr(config.policyd, key) != getattr(self._config.policyd, key)
-        ]
-        fixed += [key for key in ("state_dir", "log") if getattr(config, key) != getattr(self._config, key)]
-        if (config.postgres is None) != (self._config.postgres is None):
-            fixed.append("postgres")
+        config, fixed = in_force(config, self._config)
         if fixed:
             self._observe(warning("needs a restart to take effect", keys=" ".join(fixed)))
         self._drain_time = config.policyd.drain

@@ -41,20 +41,15 @@ class RelayDomains:
     def __init__(self, config: Config, observe: Observer, metrics: Metrics) -> None:
         self._config = config
         self._observe = observe
-        confirmations = metrics.counter(
-            "mxweir_relay_confirmations", "Domains unknown here, by what PostgreSQL said.", ["outcome"]
-        )
         self._replica = Replica(config.state_dir, mend=True)
         self._replica.pending = True
         self._file = DomainsFile(config.domains.file, config.domains.max_shrink)
         self._loading = asyncio.Lock()
         self._again = 0.0
-        self._postgres: PostgresDomains | None = None
+        self._postgres = following(config, self._replica, observe, metrics)
         self._told_off = False
-        if config.postgres is not None:
-            postgres = _postgres()
-            self._postgres = postgres(config, self._replica, observe, confirmations.add)
-            confirmations.values.update(dict.fromkeys(((outcome,) for outcome in _OUTCOMES), 0.0))
+        self.changed: Callable[[bool], None] = lambda _: None
+        """Is called when another table is in place, or no source has to be waited for any more."""
         self._kept = KeptTables(_postfix_tables(config), observe)
         self._gauges(metrics)
 
@@ -62,6 +57,11 @@ class RelayDomains:
     def table(self) -> Domains:
         """What the checks ask."""
         return self._replica if self._postgres is None else self._postgres.index
+
+    @property
+    def pending(self) -> bool:
+        """Whether a source has still to say what it has since the start."""
+        return self._replica.pending
 
     def confirm(self, domain: str, resume: Callable[[Match], None]) -> None:
         """Have `resume` called with whether PostgreSQL has a folded domain that is unknown here."""
@@ -145,6 +145,7 @@ class RelayDomains:
                 await in_thread(partial(self._file.load, self._replica, events.append))
             finally:
                 self._replica.pending = False  # also where it failed: what it has is what counts
+                self.changed(False)
         for event in events:
             self._observe(event)
 
@@ -158,6 +159,7 @@ class RelayDomains:
                 successor = await in_thread(self._replica.successor)
                 if await in_thread(partial(self._file.load, successor, events.append)):
                     if self._replica.succeed(successor):
+                        self.changed(self._replica.pending)
                         events.append(
                             Trouble("domain table replaced", "taken, with what the domains file has")
                         )
@@ -185,12 +187,7 @@ class RelayDomains:
         postgres = self._postgres
         count = self._replica.count if postgres is None else postgres.index.count
         metrics.gauge("mxweir_relay_domains", "Domains in the replica.", [], lambda: [((), count())])
-        metrics.gauge(
-            "mxweir_relay_domains_pending",
-            "1 from a start until the domains file was loaded, or could not be.",
-            [],
-            lambda: [((), float(self._replica.pending))],
-        )
+        show_pending(metrics, self._replica)
         kept = self._kept
         metrics.gauge(
             "mxweir_postfix_tables_kept",
@@ -230,6 +227,29 @@ _GAUGES: tuple[tuple[str, str, Callable[["PostgresDomains"], float]], ...] = (
         lambda postgres: float(postgres.index.frozen),
     ),
 )
+
+
+def following(
+    config: Config, replica: Replica, observe: Observer, metrics: Metrics
+) -> "PostgresDomains | None":
+    """What a process that answers has because of [postgres]; None without it. Raises ServiceError."""
+    confirmations = metrics.counter(
+        "mxweir_relay_confirmations", "Domains unknown here, by what PostgreSQL said.", ["outcome"]
+    )
+    if config.postgres is None:
+        return None
+    confirmations.values.update(dict.fromkeys(((outcome,) for outcome in _OUTCOMES), 0.0))
+    return _postgres()(config, replica, observe, confirmations.add)
+
+
+def show_pending(metrics: Metrics, replica: Replica) -> None:
+    """Show for how long what the table lacks may be ours all the same."""
+    metrics.gauge(
+        "mxweir_relay_domains_pending",
+        "1 from a start until the domains file was loaded, or could not be.",
+        [],
+        lambda: [((), float(replica.pending))],
+    )
 
 
 def _postfix_tables(config: Config) -> Settings | None:

@@ -5,34 +5,37 @@ one in each of its worker processes (`mxweir_policyd.workers`).
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from mxweir import service
 from mxweir.access import AccessList
+from mxweir.background import Work
 from mxweir.clock import Clock
 from mxweir.config import Config
+from mxweir.config.sections import Redis
 from mxweir.domains.match import Match
 from mxweir.events import Observer, Trouble, notice
 from mxweir.facts import Folder
 from mxweir.metrics import Metrics
 from mxweir.ratelimit import snapshot
 from mxweir.ratelimit.limits import Limits
+from mxweir.ratelimit.shared import Shared
+from mxweir.redis.servers import Servers, connect
 from mxweir.serving import Listening
 from mxweir.threads import in_thread
 from mxweir_policyd.answerer import Answerer
 from mxweir_policyd.control import Control
 from mxweir_policyd.pipeline import Domains, Pipeline
 from mxweir_policyd.session import MapSession, PolicySession, Sessions
+from mxweir_policyd.shared.answerer import SharedAnswerer
+from mxweir_policyd.shared.pipeline import SharedPipeline
 
 _OTHER_FILES = 64
 """File descriptors beside those of connections."""
-
-Work = Callable[[], Coroutine[None, None, None]]
-"""What goes on in the background for ever."""
 
 
 class AskedDomains(Protocol):
@@ -57,13 +60,19 @@ def snapshot_path(state_dir: Path) -> Path:
     return state_dir / "limits.state"
 
 
-def build_pipeline(config: Config, domains: Domains) -> Pipeline:
-    """The checks of a configuration, with empty counters."""
+def build_pipeline(
+    config: Config, domains: Domains, share: Callable[[Limits], Shared] | None = None
+) -> Pipeline:
+    """The checks of a configuration, with empty counters; with `share`, limits are counted in Redis."""
     keys = config.keys
     folder = Folder(keys.ipv4_prefix, keys.ipv6_prefix, keys.recipient_delimiter)
+    access = AccessList(config.access, folder)
     rules = [rule for rule in config.limit if not rule.by_content]
-    limits = Limits(rules, folder, config.policyd.max_keys)
-    return Pipeline(folder, AccessList(config.access, folder), domains, limits)
+    factor = config.redis.degraded_factor if config.redis else 1.0
+    limits = Limits(rules, folder, config.policyd.max_keys, factor)
+    if share is None:
+        return Pipeline(folder, access, domains, limits)
+    return SharedPipeline(folder, access, domains, share(limits))
 
 
 class Worker:
@@ -83,16 +92,17 @@ class Worker:
         self._domains = domains
         self._clock = clock
         self._observe = observe
-        self._answerer = Answerer(
-            build_pipeline(config, domains.table), clock, observe, domains.confirm, tell_each=tell_each
-        )
+        self._servers = connect(config.redis, observe) if config.redis else None
+        kind = SharedAnswerer if self._servers else Answerer
+        self._answerer = kind(self._pipeline(config), clock, observe, domains.confirm, tell_each=tell_each)
         self._control = Control(self._answerer, domains.describe, observe)
         self.sessions = Sessions(config.policyd.max_connections, self._answerer)
         self._gauges(metrics)
 
     async def start(self) -> None:
         """Go on with the counters of a former process, and be ready for many connections."""
-        service.allow_files(self._config.policyd.max_connections + _OTHER_FILES)
+        self.allow_files()
+        await self.reach_redis()
         path = snapshot_path(self._config.state_dir)
         try:
             count = snapshot.read(path, self._answerer.pipeline.limits, self._clock())
@@ -105,6 +115,15 @@ class Worker:
                 Trouble("counters not loaded", f"{path}: {error}; kept as {kept.name}, counting from zero")
             )
             path.rename(kept)
+
+    async def reach_redis(self) -> None:
+        """Connect to Redis, if there is one; that it cannot be reached stops nobody."""
+        if self._servers:
+            await self._servers.start()
+
+    def allow_files(self) -> None:
+        """Let this process have as many connections as are allowed."""
+        service.allow_files(self._config.policyd.max_connections + _OTHER_FILES)
 
     async def listen(self, listening: Listening) -> None:
         """Serve Postfix. Raises ServiceError in one line."""
@@ -127,19 +146,27 @@ class Worker:
     def works(self) -> Iterator[Work]:
         """What goes on in the background, each for ever."""
         yield self._save_often
+        yield from self.asking()
+
+    def asking(self) -> Iterator[Work]:
+        """What answering alone needs of that."""
         yield from self._domains.asking()
 
     def tick(self) -> None:
         """Call it every second or so."""
         self._answerer.pipeline.limits.tick(self._clock())
 
-    def trouble(self) -> str:
-        """Why this does not answer though the daemon's loop turns: there is no such reason."""
+    def stalled(self) -> str:
+        """Which loop beside the daemon's own does not turn: there is none."""
+        return ""
+
+    def not_ready(self) -> str:
+        """Why nobody would answer, though the daemon has started: there is no such reason."""
         return ""
 
     async def take(self, config: Config) -> None:
         """Answer by a new configuration; what the limits have counted goes on."""
-        pipeline = await in_thread(partial(build_pipeline, config, self._domains.table))
+        pipeline = await in_thread(partial(self._pipeline, config))
         pipeline.adopt(self._answerer.pipeline, self._clock())
         self._answerer.pipeline = pipeline
 
@@ -150,8 +177,14 @@ class Worker:
             await asyncio.sleep(0.05)
             self.sessions.close_idle()
 
-    def save(self) -> None:
-        """Keep the counters for the next process."""
+    async def end(self, served: bool) -> None:
+        """Keep the counters for the next process.
+
+        Unless this one never `served`: then what is on disk may be that of a daemon
+        which serves, and kept us from starting.
+        """
+        if not served:
+            return
         path = snapshot_path(self._config.state_dir)
         try:
             snapshot.write(path, self._answerer.pipeline.limits, self._clock())
@@ -170,6 +203,13 @@ class Worker:
 
     def _not_saved(self, path: Path, error: OSError) -> None:
         self._observe(Trouble("counters not saved", f"{path}: {error.strerror}; the former file stays"))
+
+    def _pipeline(self, config: Config) -> Pipeline:
+        return build_pipeline(config, self._domains.table, self._share if self._servers else None)
+
+    def _share(self, limits: Limits) -> Shared:
+        redis, servers = cast("Redis", self._config.redis), cast("Servers", self._servers)
+        return Shared(limits, servers, redis.prefix, self._clock, self._observe, redis.timeout)
 
     def _gauges(self, metrics: Metrics) -> None:
         sessions, gauge = self.sessions.open, metrics.gauge

@@ -130,6 +130,14 @@ class Replica:
         self.ours.clear()
         return True
 
+    def reopen(self) -> None:
+        """Go on with what another process has put in the place of this table. Raises ReplicaError."""
+        fresh = self._open()
+        self._environment.close()
+        self._environment = fresh
+        self._inode = self.path.stat().st_ino
+        self.ours.clear()
+
     def hand_over(self) -> lmdb.Environment:
         """The open file of a successor, which is not to be used any more."""
         return self._environment

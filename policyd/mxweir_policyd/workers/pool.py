@@ -1,0 +1,304 @@
+"""The workers together, as the daemon has them: hand out, replace, reload, drain, sum up."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from random import random
+from time import monotonic
+from typing import Any
+
+from mxweir.background import Work, go_on
+from mxweir.backoff import Backoff
+from mxweir.config import Config
+from mxweir.events import Event, Notice, Observer, Switched, Trouble
+from mxweir.metrics import Counter, Figures, Histogram, Metrics, merged
+from mxweir.ratelimit.rate import Rate
+from mxweir.service import ServiceError, SettingError
+from mxweir.serving import Listening
+from mxweir_policyd.domains import RelayDomains
+from mxweir_policyd.workers.member import Member, WorkerEndedError
+from mxweir_policyd.workers.messages import MAPS, POLICY, Begin, Domains, Question, Show, Take, Told
+
+_GOOD = 60.0
+"""Seconds that a worker must have lived to be replaced at once."""
+
+_SLOW = 2
+"""Ticks of silence after which a worker is handed no connection while others speak."""
+
+_STALLED = 10
+"""Ticks of silence after which the service counts as stalled."""
+
+_HUNG = 15
+"""Ticks of silence after which a worker is replaced: below the 30 s of the unit's watchdog."""
+
+_STARTING = 60
+"""Ticks that a worker may take until it serves."""
+
+_SCRAPE = 1.0
+"""Seconds that a scrape waits for the workers' figures; then those last heard count."""
+
+_ANSWER = 4.0
+"""Seconds for a question of the command line, which waits 5."""
+
+_TAKE = 60.0
+"""Seconds for a new configuration."""
+
+_SLACK = 1.0
+"""Seconds more than the drain time that a worker may take to end."""
+
+_SAME = 5.0
+"""Seconds within which the same word of another worker is not told again."""
+
+
+@dataclass(slots=True)
+class _Seat:
+    """The place of one worker, which is replaced when it ends."""
+
+    number: int
+    first: asyncio.Future[None]
+    """Done when the first worker serves, or could not start."""
+    member: Member | None = None
+
+
+class Workers:
+    """Has Postfix answered by `config.policyd.workers` processes."""
+
+    def __init__(
+        self,
+        config: Config,
+        domains: RelayDomains,
+        observe: Observer,
+        log: Callable[[str], None],
+        metrics: Metrics,
+    ) -> None:
+        self._config = config
+        self._domains = domains
+        self._observe = observe
+        self._log = log
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._seats: list[_Seat] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._waiting: list[tuple[bytes, socket.socket]] = []
+        self._retired: Figures = ()
+        self._lately: dict[str, float] = {}
+        self._stopping = False
+        metrics.others = self._figures
+        domains.changed = lambda pending: self._tell_all(Domains(pending))
+
+    # Starting
+
+    async def start(self) -> None:
+        """Start all, and wait until they serve; raises ServiceError when one cannot."""
+        self._loop = asyncio.get_running_loop()
+        self._seats = [
+            _Seat(number, self._loop.create_future()) for number in range(self._config.policyd.workers)
+        ]
+        for seat in self._seats:
+            self._tasks.append(self._loop.create_task(go_on(partial(self._keep, seat), self._observe)))
+        for seat in self._seats:
+            await seat.first
+
+    async def listen(self, listening: Listening) -> None:
+        """Accept, and hand out what comes. Raises ServiceError in one line."""
+        policyd = self._config.policyd
+        listening.hand_on("policy", policyd.listen, partial(self._place, POLICY), self._observe)
+        listening.hand_on("maps", policyd.maps, partial(self._place, MAPS), self._observe)
+
+    def works(self) -> Iterator[Work]:
+        """Nothing beside what `start` has begun."""
+        return iter(())
+
+    async def _keep(self, seat: _Seat) -> None:
+        """Have a worker in this place for ever."""
+        backoff = Backoff(first=0.5)
+        while not self._told_to_stop():
+            begun = monotonic()
+            why = await self._live(seat)
+            if self._told_to_stop() or seat.first.exception() is not None:
+                return
+            lived = monotonic() - begun
+            wait = 0.0 if lived > _GOOD else backoff.failed(random())  # noqa: S311 - no secret
+            if lived > _GOOD:
+                backoff.succeeded()
+            self._observe(
+                Trouble("worker ended", f"{why} after {lived:.1f} s; another one in {wait:.1f} s", "error")
+            )
+            await asyncio.sleep(wait)
+
+    async def _live(self, seat: _Seat) -> str:
+        """The life of one worker; says how it ended."""
+        try:
+            member = await Member.start()
+        except OSError as error:
+            if not seat.first.done():
+                seat.first.set_exception(ServiceError(f"a worker cannot be started: {error}"))
+            return f"not started: {error}"
+        seat.member = member
+        member.tell(Begin(_shared_out(self._config), self._domains.pending))
+        try:
+            status = await member.ended(self._log, self._told, partial(self._serves, seat))
+        finally:
+            seat.member = None
+            self._retired = _lasting(merged(self._retired, member.figures))
+        why = member.failed.why if member.failed else _ending(status)
+        if not seat.first.done():
+            kind = SettingError if member.failed and member.failed.status == 2 else ServiceError
+            seat.first.set_exception(kind(why if member.failed else f"a worker ended with {why}"))
+        return why
+
+    def _serves(self, seat: _Seat) -> None:
+        if not seat.first.done():
+            seat.first.set_result(None)
+        self._place_waiting()
+
+    # Connections
+
+    def _place(self, kind: bytes, connection: socket.socket) -> None:
+        """Hand a connection to the worker that has fewest, now or as soon as there is one."""
+        policyd = self._config.policyd
+        if sum(member.open for member in self._members()) + len(self._waiting) >= policyd.max_connections:
+            self._observe(Trouble("too many connections", f"max_connections = {policyd.max_connections}"))
+            connection.close()
+        elif not self._hand(kind, connection):
+            self._waiting.append((kind, connection))
+
+    def _hand(self, kind: bytes, connection: socket.socket) -> bool:
+        serving = [member for member in self._members() if member.serving]
+        serving.sort(key=lambda member: (member.silent > _SLOW, member.open))
+        return any(member.hand(kind, connection) for member in serving)
+
+    def _place_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for kind, connection in waiting:
+            self._place(kind, connection)
+
+    def _members(self) -> list[Member]:
+        return [seat.member for seat in self._seats if seat.member is not None]
+
+    # While they run
+
+    def tick(self) -> None:
+        """Call it every second or so."""
+        for member in self._members():
+            member.silent += 1
+            if member.silent == (_HUNG if member.serving else _STARTING):
+                self._kill(member, f"has said nothing for {member.silent} s")
+        self._place_waiting()
+        now = monotonic()
+        self._lately = {word: until for word, until in self._lately.items() if until > now}
+
+    def stalled(self) -> str:
+        """Which worker's loop does not turn; "" if all do."""
+        silent = [member for member in self._members() if member.serving and member.silent > _STALLED]
+        return f"worker {silent[0].pid} has said nothing for {silent[0].silent} s" if silent else ""
+
+    def not_ready(self) -> str:
+        """Why nobody would answer."""
+        return "" if any(member.serving for member in self._members()) else "no worker serves"
+
+    async def answer(self, line: bytes) -> dict[str, Any]:
+        """Have a worker answer a line that came in at the control socket; they all count in one place."""
+        for member in sorted(self._members(), key=lambda member: member.silent):
+            if member.serving:
+                try:
+                    answer: dict[str, Any] = await member.ask(Question(line), _ANSWER)
+                except (TimeoutError, WorkerEndedError):
+                    break
+                return answer | {"domains": self._domains.describe()} if "domains" in answer else answer
+        return {"error": "no worker answers"}
+
+    async def take(self, config: Config) -> None:
+        """Have all answer by a new configuration; one that does not take it in time is replaced."""
+        self._config = config
+        members = self._members()
+        order = Take(_shared_out(config))
+        taken = await asyncio.gather(
+            *(member.ask(order, _TAKE) for member in members), return_exceptions=True
+        )
+        for member, result in zip(members, taken, strict=True):
+            if isinstance(result, TimeoutError):
+                self._kill(member, f"took no new configuration for {_TAKE:g} s")
+
+    def _told_to_stop(self) -> bool:
+        return self._stopping
+
+    def _kill(self, member: Member, why: str) -> None:
+        self._observe(Trouble("worker hung", f"process {member.pid} {why}; killed", "error"))
+        member.kill()
+
+    def _tell_all(self, order: Domains) -> None:
+        for member in self._members():
+            member.tell(order)
+
+    def _told(self, told: Told) -> None:
+        """What one worker says of itself, the others may say as well: that is told once."""
+        event: Event = told.event
+        if isinstance(event, Notice | Switched):
+            word, now = repr(event), monotonic()
+            if self._lately.get(word, 0.0) > now:
+                return
+            self._lately[word] = now + _SAME
+        self._observe(event)
+
+    def _figures(self) -> Sequence[Figures]:
+        """What the workers have counted, those that are gone too; from the thread of a scrape."""
+        if self._loop is None or self._loop.is_closed():
+            return ()
+        asking = asyncio.run_coroutine_threadsafe(self._heard(), self._loop)
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            return asking.result(_SCRAPE * 2)
+        return self._last_heard()
+
+    async def _heard(self) -> Sequence[Figures]:
+        async def refresh(member: Member) -> None:
+            with contextlib.suppress(TimeoutError, WorkerEndedError):
+                member.figures = await member.ask(Show(), _SCRAPE)
+
+        await asyncio.gather(*(refresh(member) for member in self._members()))
+        return self._last_heard()
+
+    def _last_heard(self) -> Sequence[Figures]:
+        return [self._retired, *(member.figures for member in self._members())]
+
+    # Stopping
+
+    async def drain(self, seconds: float) -> None:
+        """Have all drain, and wait until they have ended."""
+        self._stopping = True
+        for _, connection in self._waiting:
+            connection.close()
+        self._waiting.clear()
+        for member in self._members():
+            if member.serving:
+                member.release()
+            else:
+                member.kill()
+        await asyncio.wait(self._tasks, timeout=seconds + _SLACK)
+
+    async def end(self, served: bool) -> None:
+        """Kill what is left, and wait for it."""
+        self._stopping = True
+        for member in self._members() if served else ():
+            self._kill(member, "did not end in its time")
+        for future in (*self._tasks, *(seat.first for seat in self._seats)):
+            future.cancel()
+        await asyncio.gather(*self._tasks, *(seat.first for seat in self._seats), return_exceptions=True)
+
+
+def _shared_out(config: Config) -> Config:
+    """The configuration of one worker: of the lines that may be logged, it has its share."""
+    decisions = config.log.decisions
+    share = Rate(max(1, decisions.count // config.policyd.workers), decisions.period)
+    return replace(config, log=replace(config.log, decisions=share))
+
+
+def _lasting(figures: Figures) -> Figures:
+    """Without what is shown as of now: the process is gone."""
+    return [family for family in figures if isinstance(family, Counter | Histogram)]
+
+
+def _ending(status: int) -> str:
+    return f"status {status}" if status >= 0 else f"signal {-status}"

@@ -1,0 +1,260 @@
+"""The worker's end: a process that answers on the connections that it is handed."""
+
+import asyncio
+import gc
+import os
+import socket
+import sys
+from typing import Any, get_args
+
+from mxweir.background import Work, go_on
+from mxweir.clock import system_clock
+from mxweir.config import Config
+from mxweir.events import Decided, Event, Handlers, Passed, Trouble, tell_all
+from mxweir.log import LogObserver
+from mxweir.metrics import Metrics, PolicyMetrics
+from mxweir.service import ServiceError
+from mxweir.serving import new_event_loop
+from mxweir_policyd.worker import Worker
+from mxweir_policyd.workers.domains import SharedDomains
+from mxweir_policyd.workers.messages import (
+    POLICY,
+    Answer,
+    Ask,
+    Beat,
+    Begin,
+    Closed,
+    Domains,
+    Failed,
+    Question,
+    Report,
+    Serving,
+    Show,
+    Take,
+    Told,
+    packed,
+    received,
+)
+
+_BEAT_EVERY = 1.0
+
+_AT_ONCE = 64
+"""Connections that are taken in one turn of the loop."""
+
+_UNREAD = 2**20
+"""Bytes of reports that may wait for the parent; what comes on top is dropped, as is its log then."""
+
+
+def main() -> None:
+    """Serve until there will be no more connections."""
+    connections = socket.socket(fileno=int(sys.argv[1]))
+    connections.setblocking(False)
+    orders, reports = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever prints something goes to the log, and not between the reports
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        sys.exit(runner.run(_serve(connections, orders, reports)))
+
+
+async def _serve(connections: socket.socket, orders: Any, reports: Any) -> int:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), orders)
+    outgoing = Reports()
+    await loop.connect_write_pipe(lambda: outgoing, reports)
+    begin = await received(reader)
+    status = 0
+    if isinstance(begin, Begin):  # else the parent is gone
+        try:
+            await Process(begin, connections, outgoing).run(reader)
+        except (ServiceError, OSError) as error:
+            status = getattr(error, "status", 1)
+            outgoing.send(Failed(str(error), status))
+    await outgoing.end()
+    return status
+
+
+class Reports(asyncio.BaseProtocol):
+    """What goes to the parent, without ever waiting for it."""
+
+    def __init__(self) -> None:
+        self._gone = asyncio.get_running_loop().create_future()
+        self._transport: asyncio.WriteTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The pipe is there."""
+        self._transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The parent is gone, or all is written at the end."""
+        self._gone.set_result(None)
+
+    def send(self, report: Report) -> bool:
+        """Report something, soon; False if too much waits for the parent already."""
+        if self._gone.done() or self._transport.get_write_buffer_size() > _UNREAD:
+            return False
+        self._transport.write(packed(report))
+        return True
+
+    async def end(self) -> None:
+        """Wait until all is written."""
+        self._transport.close()
+        await self._gone
+
+
+class Process:
+    """Wires a worker; raises ServiceError when it cannot serve."""
+
+    def __init__(self, begin: Begin, connections: socket.socket, reports: Reports) -> None:
+        config = begin.config
+        clock = system_clock()
+        self._drain_time = config.policyd.drain
+        self._connections = connections
+        self._reports = reports
+        self._log = LogObserver(
+            config.log,
+            clock,
+            "policyd",
+            later=lambda write: asyncio.get_running_loop().call_soon(write),
+        )
+        self._metrics = Metrics("policyd")
+        self._troubles: dict[str, Trouble] = {}
+        lines: Handlers = {kind: write for kind, write in self._log.handlers().items() if kind in _LINES}
+        counted = {
+            kind: count
+            for kind, count in PolicyMetrics(self._metrics).handlers().items()
+            if kind is not Trouble  # which the parent counts
+        }
+        self._observe = tell_all(counted, lines, self._to_be_told())
+        self._domains = SharedDomains(config, begin.pending, self._observe, self._metrics)
+        self._worker = Worker(
+            config, self._domains, clock, self._observe, self._metrics, tell_each=Decided in lines
+        )
+        self._worker.sessions.closed = self._close
+        self._closed = 0
+        self._taking = set[asyncio.Task[Any]]()
+        self._ended = asyncio.Event()
+
+    async def run(self, orders: asyncio.StreamReader) -> None:
+        """Serve until there will be no more connections; then drain."""
+        loop = asyncio.get_running_loop()
+        self._worker.allow_files()
+        works: tuple[Work, ...] = (self._tick, *self._worker.asking(), lambda: self._obey(orders))
+        background = [loop.create_task(go_on(work, self._observe)) for work in works]
+        loop.add_reader(self._connections, self._take)
+        gc.freeze()
+        self._reports.send(Serving())
+        await self._ended.wait()
+        await asyncio.gather(*self._taking, return_exceptions=True)
+        await self._worker.drain(self._drain_time)
+        for task in background:
+            task.cancel()
+        self._flush()
+        self._domains.close()
+        self._log.close()
+
+    # Connections
+
+    def _take(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                kind, files, _flags, _address = socket.recv_fds(self._connections, 1, 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                kind, files = b"", []
+            if not kind:
+                asyncio.get_running_loop().remove_reader(self._connections)
+                self._ended.set()
+                return
+            if not files:  # there was no descriptor free to receive it
+                self._observe(Trouble("connections not accepted", "Too many open files", "error"))
+                self._close()
+                continue
+            task = asyncio.ensure_future(self._adopt(kind, socket.socket(fileno=files[0])))
+            self._taking.add(task)
+            task.add_done_callback(self._taking.discard)
+
+    async def _adopt(self, kind: bytes, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        session = self._worker.policy_session if kind == POLICY else self._worker.map_session
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(session, connection)
+        except OSError:  # it was closed meanwhile
+            connection.close()
+            self._close()
+
+    def _close(self) -> None:
+        if not self._closed:
+            asyncio.get_running_loop().call_soon(self._report_closed)
+        self._closed += 1
+
+    def _report_closed(self) -> None:
+        if self._reports.send(Closed(self._closed)):
+            self._closed = 0
+
+    # Orders
+
+    async def _obey(self, orders: asyncio.StreamReader) -> None:
+        while (order := await received(orders)) is not None:
+            if isinstance(order, Domains):
+                self._domains.changed(order.pending)
+            elif isinstance(order, Ask):
+                task = asyncio.ensure_future(self._answer(order))
+                self._taking.add(task)
+                task.add_done_callback(self._taking.discard)
+        self._ended.set()  # the parent is gone
+
+    async def _answer(self, ask: Ask) -> None:
+        value: Any = None
+        if isinstance(ask.what, Show):
+            value = self._metrics.figures()
+        elif isinstance(ask.what, Question):
+            value = await self._worker.answer(ask.what.line)
+        elif isinstance(ask.what, Take):
+            await self._reconfigure(ask.what.config)
+        self._reports.send(Answer(ask.number, value))
+
+    async def _reconfigure(self, config: Config) -> None:
+        self._drain_time = config.policyd.drain
+        await self._worker.take(config)
+        self._domains.take(config)
+
+    # What is told
+
+    async def _tick(self) -> None:
+        while True:
+            self._worker.tick()
+            self._domains.tick()
+            self._log.tick()
+            self._flush()
+            await asyncio.sleep(_BEAT_EVERY)
+
+    def _flush(self) -> None:
+        troubles, self._troubles = self._troubles, {}
+        for trouble in troubles.values():
+            if trouble.times:
+                self._reports.send(Told(trouble))
+        if self._closed:
+            self._report_closed()
+        self._reports.send(Beat(self._metrics.figures()))
+
+    def _to_be_told(self) -> Handlers:
+        """The parent tells what is not about one question, so that it is told once for all workers."""
+        handlers: dict[type, Any] = dict.fromkeys(get_args(Event), self._tell)
+        return {kind: handlers[kind] for kind in handlers if kind not in _LINES} | {Trouble: self._trouble}
+
+    def _tell(self, event: Event) -> None:
+        self._reports.send(Told(event))
+
+    def _trouble(self, event: Trouble) -> None:
+        """The first of its kind at once; those of the same second after it together."""
+        former = self._troubles.get(event.what)
+        if former is None:
+            self._reports.send(Told(event))
+            self._troubles[event.what] = event._replace(times=0)
+        else:
+            self._troubles[event.what] = event._replace(times=former.times + event.times)
+
+
+_LINES = (Decided, Passed)
+"""Events of single questions: their lines are the worker's own, and so many that nobody copies them twice."""
