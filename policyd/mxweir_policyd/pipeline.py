@@ -77,6 +77,10 @@ class Pipeline:
         self.limits.adopt(former.limits, now)
         self.write_lane()
 
+    def tick(self, now: float) -> None:
+        """Forget what is over; call it every second or so."""
+        self.limits.tick(now)
+
     def write_lane(self) -> None:
         """Write the express lane anew: the limits have other tables, or there are access entries now."""
         self.express = write_express(self._folder, self._access, self.domains, self.limits)

@@ -154,7 +154,7 @@ class Worker:
 
     def tick(self) -> None:
         """Call it every second or so."""
-        self._answerer.pipeline.limits.tick(self._clock())
+        self._answerer.pipeline.tick(self._clock())
 
     def stalled(self) -> str:
         """Which loop beside the daemon's own does not turn: there is none."""
@@ -183,6 +183,8 @@ class Worker:
         Unless this one never `served`: then what is on disk may be that of a daemon
         which serves, and kept us from starting.
         """
+        if self._servers:
+            self._servers.close()
         if not served:
             return
         path = snapshot_path(self._config.state_dir)

@@ -18,6 +18,11 @@ class SharedPipeline(Pipeline):
         self.gather: Express
         super().__init__(folder, access, domains, shared.limits)
 
+    def tick(self, now: float) -> None:
+        """Forget what is over; call it every second or so."""
+        super().tick(now)
+        self.shared.tick(now)
+
     def write_lane(self) -> None:
         """Write both express lanes anew."""
         super().write_lane()
