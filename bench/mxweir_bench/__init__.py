@@ -2,14 +2,14 @@
 
     tools.py      the C programs: load generator, no-op server, a scanner that answers at once
     usage.py      CPU time, memory, threads and sockets, from /proc
-    compare.py    medians, and ratios within a round (pure)
+    compare.py    medians and means, and ratios within a round (pure)
     report.py     tables, targets, the machine
 
     servers.py    policy servers: the no-op server, mxweir on a configuration written for it
     load.py       one run of the load generator
     rates.py      requests a second and latency, server by server, round by round
     memory.py     memory with many live keys
-    mail.py       CPU time a message through real Postfix
+    mail.py       CPU time a message through real Postfix (asking.py: one that asks by port)
     stages.py     where a request's time goes inside the process
 
     milters.py    milters: mxweir's, one on pymilter that only accepts (accept.py), spamass-milter

@@ -9,7 +9,6 @@ asks), each counted by the kernel: what else runs on the machine is left out.
 """
 
 import re
-import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -115,7 +114,7 @@ def send(each: Setup, mail: Mail) -> Run:
     """
     answered = each.answered() if each.answered else 0
     before, started = _cpu(each), time.monotonic()
-    done = subprocess.run(_client(each.postfix.port, mail), capture_output=True, text=True, check=False)
+    done = subprocess.run(client(each.postfix.port, mail), capture_output=True, text=True, check=False)
     seconds = time.monotonic() - started
     if done.returncode:
         raise InvalidRunError(f"{each.name}: smtp-source: {done.stderr.strip()[:300]}")
@@ -130,7 +129,7 @@ def send(each: Setup, mail: Mail) -> Run:
     return Run(mail.messages / seconds, 1000 * ours / mail.messages, 1000 * server / mail.messages, others)
 
 
-def _client(port: int, mail: Mail) -> list[str]:
+def client(port: int, mail: Mail) -> list[str]:
     """smtp-source with different recipients for each message."""
     numbers = f"-s {SESSIONS} -l {mail.size} -m {mail.messages} -r {mail.recipients}".split()
     envelope = ["-N", "-M", "client.example", "-f", "sender@example.com", "-t", "rcpt@rcptdom1.example"]
@@ -139,8 +138,6 @@ def _client(port: int, mail: Mail) -> list[str]:
 
 def _cpu(each: Setup) -> tuple[float, float, float]:
     """CPU seconds so far: all processes involved; those that Postfix asks; the machine."""
-    master = int((each.postfix.directory / "spool" / "pid" / "master.pid").read_text())
-    client = resource.getrusage(resource.RUSAGE_CHILDREN)
     server = usage.cpu_seconds(each.pids())
-    ours = usage.cpu_seconds(usage.session(master)) + client.ru_utime + client.ru_stime + server
+    ours = usage.cpu_seconds(usage.session(each.postfix.master)) + usage.own_children_seconds() + server
     return ours, server, usage.machine_cpu_seconds()

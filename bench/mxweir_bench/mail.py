@@ -1,39 +1,32 @@
 """CPU time a message through real Postfix: without a policy service, with the no-op server, with mxweir.
 
-One question adds a few hundredths of a millisecond to a message that costs
-more than one, which is no more than two runs of the same set-up differ by.
-So the mail is of two kinds: with one recipient, which is what most mail has,
-and with twenty, each of them a question, so that the part that is sought
-stands out of the noise. The ratio is judged by the second.
+One question adds some hundredths of a millisecond to a message that costs
+more than one. So there are many short rounds in one Postfix (asking.py), smtpd and
+the policy server are counted apart from the rest, and every figure comes with its
+error; Postfix without a server takes part twice, to show what a difference of
+nothing looks like. The mail is of two kinds: with one recipient, which is what
+most mail has, and with twenty, each of them a question.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mxweir_bench import delivery, servers
-from mxweir_bench.compare import Spread, added
-from mxweir_bench.delivery import SESSIONS, Mail, Run, Setup
-from mxweir_bench.report import Part, Target, at_most, disturbances, table
-from mxweir_bench.servers import Server
+from mxweir_bench import asking, servers, usage
+from mxweir_bench.asking import Run, Setup
+from mxweir_bench.compare import Estimate, mean, quotient, trimmed
+from mxweir_bench.delivery import SESSIONS, Mail
+from mxweir_bench.report import Part, Target, disturbances, table
 from mxweir_bench.tools import Tools
 
-SINGLE, MANY = Mail(250, 1), Mail(100, 20)
+SINGLE, MANY = Mail(60, 1), Mail(15, 20)
 
+NONE, AGAIN, NOOP, MXWEIR, LOGGING = "none", "none again", "noop", "mxweir", "mxweir with log"
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One set-up; `added_ms` is the CPU time a message over that of the first set-up."""
-
-    name: str
-    rounds: tuple[Run, ...]
-    added_ms: Spread
-
-    def median(self, figure: str) -> float:
-        """The median of one of Run's figures."""
-        return delivery.median(self.rounds, figure)
+Runs = Mapping[str, Sequence[Run]]
+"""Of each set-up by its name, the runs in their order."""
 
 
 def part(tools: Tools, directory: Path, rounds: int) -> Part:
@@ -42,21 +35,28 @@ def part(tools: Tools, directory: Path, rounds: int) -> Part:
     home.mkdir()
     with ExitStack() as stack:
         asked = {
-            "none": None,
-            "noop": stack.enter_context(servers.noop(tools.noop, home)),
-            "mxweir": stack.enter_context(servers.mxweir("mxweir", home)),
-            "mxweir with log": stack.enter_context(servers.mxweir("mxweir with log", home, level="info")),
+            NONE: None,
+            AGAIN: None,
+            NOOP: stack.enter_context(servers.noop(tools.noop, home)),
+            MXWEIR: stack.enter_context(servers.mxweir("mxweir", home)),
+            LOGGING: stack.enter_context(servers.mxweir("mxweir with log", home, level="info")),
         }
-        setups = [stack.enter_context(setup(name, home, server)) for name, server in asked.items()]
-        single, many = (measure(setups, mail, rounds) for mail in (SINGLE, MANY))
+        setups = stack.enter_context(asking.postfix(home, asked))
+        single, many = (
+            asking.measure(setups, mail, times)
+            for mail, times in ((SINGLE, rounds), (MANY, rounds // 4 or 1))
+        )
+        shares = table(("server", "of its CPU time outside the kernel"), map(_outside, setups[2:]))
     text = f"""\
 ## CPU time a message, through Postfix
 
-Asked at RCPT over loopback TCP. {rounds} rounds of {SINGLE.messages} messages with one recipient and of
-{MANY.messages} with {MANY.recipients}, {SINGLE.size // 1024} KiB, a connection each, {SESSIONS} sessions; the
-queue in memory, transport `discard`. CPU of Postfix, client and policy server together until the queue is
-empty; medians, and what each adds to "none" in the same round, with the middle half of the rounds.
-{disturbances([run.others_cpu for row in (*single, *many) for run in row.rounds])}
+Asked at RCPT over loopback TCP. {rounds} rounds of {SINGLE.messages} messages with one recipient, and
+{rounds // 4 or 1} of {MANY.messages} with {MANY.recipients}, {SINGLE.size // 1024} KiB, a connection each,
+{SESSIONS} sessions; the queue in memory, transport `discard`. Microseconds of CPU a message until the
+queue is empty, and what each adds to the mean of both rows without a server in the same round; means
+without the highest and the lowest fifth, with their standard error. "Elsewhere" is Postfix's other processes
+and the client.
+{disturbances([run.others_cpu for runs in (*single.values(), *many.values()) for run in runs])}
 
 One recipient a message:
 
@@ -64,54 +64,80 @@ One recipient a message:
 
 {MANY.recipients} recipients a message:
 
-{markdown(many)}"""
-    return Part({"single": _figures(single), "many": _figures(many)}, text, [_target(many)])
+{markdown(many)}
+
+{shares}"""
+    targets = [
+        _target("CPU added to a message of one recipient, mxweir : noop", single, "asking_us"),
+        _target("the same with all of Postfix's processes and the client", single, "all_us"),
+        _target(f"CPU added to one of {MANY.recipients} recipients, mxweir : noop", many, "all_us"),
+    ]
+    return Part({"single": _figures(single), "many": _figures(many)}, text, targets)
 
 
-@contextmanager
-def setup(name: str, directory: Path, server: Server | None) -> Iterator[Setup]:
-    """A Postfix that asks this server at each RCPT; LabError when it cannot be had."""
-    ask = ""
-    if server:
-        ask = f"check_policy_service {{ inet:{server.address}, try_limit=2, default_action=DUNNO }}, "
-    settings = {"smtpd_recipient_restrictions": f"{ask}permit_mynetworks, reject"}
-    with delivery.postfix(name, directory, settings) as postfix:
-        yield Setup(name, postfix, "policy", server.pids if server else tuple)
+def added(runs: Runs, name: str, figure: str) -> list[float]:
+    """Round by round, what this set-up has more of the figure than those without a server."""
+    return [
+        getattr(run, figure) - (getattr(one, figure) + getattr(other, figure)) / 2
+        for run, one, other in zip(runs[name], runs[NONE], runs[AGAIN], strict=True)
+    ]
 
 
-def measure(setups: Sequence[Setup], mail: Mail, rounds: int) -> list[Row]:
-    """Send the same mail through each in turn; the first is the one without a policy server."""
-    runs = delivery.measure(setups, mail, rounds)
-    without = delivery.figures(runs[setups[0].name], "cpu_ms")
-    return [Row(name, tuple(of), added(delivery.figures(of, "cpu_ms"), without)) for name, of in runs.items()]
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a table; `added : noop` is relative to the row of that name."""
-    base = next(row for row in rows if row.name == "noop").added_ms.median
+def markdown(runs: Runs) -> str:
+    """The set-ups as a table."""
     return table(
-        ("asked", "messages/s", "CPU ms/message", "added", "added : noop", "server's own"),
         (
-            (
-                row.name,
-                f"{row.median('rate'):,.0f}",
-                f"{row.median('cpu_ms'):.3f}",
-                f"{row.added_ms.median:+.3f} ({row.added_ms.low:+.3f} to {row.added_ms.high:+.3f})",
-                f"{row.added_ms.median / base:.2f}",
-                f"{row.median('server_cpu_ms'):.3f}",
-            )
-            for row in rows
+            "asked",
+            "messages/s",
+            "CPU",
+            "added in all",
+            "elsewhere",
+            "in smtpd",
+            "in the server",
+            "smtpd and server : noop's",
+            "the server's turns",
         ),
+        (_row(runs, name) for name in runs),
     )
 
 
-def _target(rows: Sequence[Row]) -> Target:
-    """Twice what the no-op server adds; missed, too, when that cannot be told from nothing."""
-    what, added = "CPU added by a question, mxweir : noop", {row.name: row.added_ms for row in rows}
-    if added["noop"].low <= 0:
-        return Target(what, "at most 2 times", "lost in the noise", met=False)
-    return at_most(what, added["mxweir"].median / added["noop"].median, 2, "times")
+def _row(runs: Runs, name: str) -> tuple[str, ...]:
+    def more(figure: str) -> str:
+        estimate = mean(added(runs, name, figure))
+        return f"{estimate.value:+.0f} ± {estimate.error:.0f}"
+
+    def plain(figure: str) -> float:
+        return trimmed([getattr(run, figure) for run in runs[name]])
+
+    return (
+        name,
+        f"{plain('rate'):,.0f}",
+        f"{plain('all_us'):,.0f}",
+        more("all_us"),
+        more("elsewhere_us"),
+        more("smtpd_us"),
+        more("server_us"),
+        str(against_noop(runs, name, "asking_us")),
+        f"{plain('server_turns'):.2f}",
+    )
 
 
-def _figures(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    return [asdict(row) for row in rows]
+def against_noop(runs: Runs, name: str, figure: str) -> Estimate:
+    """How many times as much of the figure this set-up adds as the no-op server."""
+    return quotient(added(runs, name, figure), added(runs, NOOP, figure))
+
+
+def _outside(setup: Setup) -> tuple[str, str]:
+    return setup.name, f"{usage.user_share(setup.server_pids()):.0%}"
+
+
+def _target(what: str, runs: Runs, figure: str) -> Target:
+    """Twice what the no-op server adds; missed, too, when that cannot be told from the noise."""
+    times = against_noop(runs, MXWEIR, figure)
+    noise = times.error > times.value / 4
+    measured = f"{times} times{', lost in the noise' if noise else ''}"
+    return Target(what, "at most 2 times", measured, times.value <= 2 and not noise)
+
+
+def _figures(runs: Runs) -> dict[str, list[dict[str, Any]]]:
+    return {name: [asdict(run) for run in of] for name, of in runs.items()}

@@ -1,12 +1,17 @@
 """CPU time, memory, threads and sockets of processes and of the whole machine, from /proc (Linux proc(5))."""
 
 import os
+import resource
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
 _TICK = os.sysconf("SC_CLK_TCK")
+_CPU_CLOCK = 2
+"""Which of a process's clocks: Linux's CPUCLOCK_SCHED."""
+
 _GROUP, _SESSION, _CPU, _CHILDREN_CPU = 2, 3, slice(11, 13), slice(13, 15)
 """Places in /proc/PID/stat behind the program's name: the fields 5, 6, 14-15 and 16-17 of proc(5)."""
 
@@ -33,19 +38,28 @@ def session(member: int) -> list[int]:
 def cpu_seconds(pids: Iterable[int]) -> float:
     """CPU time of these processes and of their children that have ended, in seconds.
 
-    What runs is read from schedstat, to the nanosecond: stat has it in whole
-    clock ticks, and over the sixty processes of a Postfix the cut-off parts
-    would amount to more than what a policy server adds. But only stat has what
-    threads have used that have ended.
+    A process's own clock counts nanoseconds, with those of threads that have ended;
+    /proc/PID/stat has whole ticks, and over the sixty processes of a Postfix the
+    cut-off parts would amount to more than what a policy server adds.
     """
-    total = 0.0
-    for pid in pids:
-        tasks = (_PROC / str(pid)).glob("task/*/schedstat")
-        running = sum(int(text.split()[0]) for text in map(_read, tasks) if text) / 1e9
-        stat = _stat(pid)
-        total += max(running, sum(map(int, stat[_CPU])) / _TICK)
-        total += sum(map(int, stat[_CHILDREN_CPU])) / _TICK
-    return total
+    return sum((_running(pid) + sum(map(int, _stat(pid)[_CHILDREN_CPU])) / _TICK for pid in pids), 0.0)
+
+
+def own_children_seconds() -> float:
+    """CPU time of our own children that have ended, in seconds."""
+    user, system, *_ = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return user + system
+
+
+def user_share(pids: Iterable[int]) -> float:
+    """Which share of their CPU time so far these processes spent outside the kernel, by its clock ticks."""
+    ticks = [[int(field) for field in _stat(pid)[_CPU]] for pid in pids]
+    return sum(user for user, _ in ticks) / max(1, sum(map(sum, ticks)))
+
+
+def turns(pids: Iterable[int]) -> int:
+    """How often these processes got a processor so far."""
+    return sum(int(text.split()[2]) for pid in pids if (text := _read(_PROC / str(pid) / "schedstat")))
 
 
 def machine_cpu_seconds() -> float:
@@ -67,6 +81,11 @@ def memory(pids: Iterable[int]) -> Memory:
     return Memory(rss / 1024, pss / 1024, peak / 1024)
 
 
+def arguments(pid: int) -> list[str]:
+    """The words that this process was started with; none when it has ended."""
+    return _read(_PROC / str(pid) / "cmdline").split("\0")[:-1]
+
+
 def threads(pids: Iterable[int]) -> int:
     """The threads of these processes."""
     return sum(len(list((_PROC / str(pid)).glob("task/*"))) for pid in pids)
@@ -76,6 +95,14 @@ def sockets(pids: Iterable[int]) -> int:
     """The open sockets of these processes, listening ones among them."""
     links = (link for pid in pids for link in (_PROC / str(pid)).glob("fd/*"))
     return sum(_target(link).startswith("socket:") for link in links)
+
+
+def _running(pid: int) -> float:
+    # The clock's number as clock_getcpuclockid(3) makes it; time has that function for threads only.
+    try:
+        return time.clock_gettime_ns(~pid << 3 | _CPU_CLOCK) / 1e9
+    except OSError:  # the process has ended
+        return 0.0
 
 
 def _members(place: int, number: int) -> list[int]:

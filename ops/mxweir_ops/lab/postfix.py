@@ -51,20 +51,32 @@ postlog   unix-dgram n - n - 1 postlogd
 class Postfix(Server):
     """One private instance, running from `start()` (or `with`) to `stop()`.
 
-    `settings` are main.cf parameters that go over the ones below. With `chroot`,
-    smtpd sees nothing outside the queue directory, as on Debian. Starting it
-    needs root, because Postfix's master does.
+    `settings` are main.cf parameters that go over the ones below, `services` are
+    lines of master.cf beside ours. With `chroot`, smtpd sees nothing outside the
+    queue directory, as on Debian. Starting it needs root, because Postfix's master
+    does.
     """
 
     def __init__(
-        self, directory: Path, settings: Mapping[str, str] | None = None, port: int = 0, chroot: bool = False
+        self,
+        directory: Path,
+        settings: Mapping[str, str] | None = None,
+        port: int = 0,
+        chroot: bool = False,
+        services: str = "",
     ):
         self.directory = directory / "postfix"
         self.port = port or free_port()
         self.chroot = chroot
+        self.services = services
         self.settings = dict(settings or {})
         self.maildir = Maildir(self.directory / "mail" / "all")
         self.log_file = self.directory / "log" / "mail.log"
+
+    @property
+    def master(self) -> int:
+        """The process id of its master, which leads the session of all its processes."""
+        return int((self.directory / "spool" / "pid" / "master.pid").read_text())
 
     @staticmethod
     def check() -> None:
@@ -148,7 +160,7 @@ class Postfix(Server):
             os.chown(self.directory / name, owner, -1)
         (self.directory / "data").chmod(0o700)
         (self.directory / "etc" / "master.cf").write_text(
-            _SERVICES.format(port=self.port, chroot="y" if self.chroot else "n")
+            _SERVICES.format(port=self.port, chroot="y" if self.chroot else "n") + self.services
         )
 
     def _defaults(self) -> dict[str, str]:
@@ -199,7 +211,7 @@ class Postfix(Server):
 
     def _master(self) -> int | None:
         try:
-            pid = int((self.directory / "spool" / "pid" / "master.pid").read_text())
+            pid = self.master
         except (OSError, ValueError):
             return None
         return pid if _alive(pid) else None
