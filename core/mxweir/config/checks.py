@@ -62,6 +62,11 @@ def access_problems(entry: AccessEntry, folder: Folder) -> Iterator[str]:
     return (problem.what for problem in _access(entry, (), folder))
 
 
+def value_problems(key: str, text: str, folder: Folder) -> Iterator[str]:
+    """Why a value of a key would never match, if it would not."""
+    return (problem.what for problem in _folded(key, text, (), folder))
+
+
 def _readable(rows: Sequence[T | None]) -> Iterator[tuple[int, T]]:
     """Rows with their places as written; None stands for one that lacks a key, which was told already."""
     return ((index, row) for index, row in enumerate(rows) if row is not None)

@@ -378,5 +378,9 @@ def _pace(rule: LimitRule, rate: Rate, burst: float) -> Pace:
 
 
 def _folded(names: Sequence[str], text: str, folder: Folder) -> str:
-    parts = [part.strip() for part in text.split(",")] if len(names) > 1 else [text]
+    return folded_key(names, [part.strip() for part in text.split(",")] if len(names) > 1 else [text], folder)
+
+
+def folded_key(names: Sequence[str], parts: Sequence[str], folder: Folder) -> str:
+    """The key that an operator means by its parts, folded as what strangers send is."""
     return _joined([folder.key(name, part) for name, part in zip(names, parts, strict=True)])
