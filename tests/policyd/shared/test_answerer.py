@@ -1,0 +1,242 @@
+"""Answers by limits that a Redis of paper counts: what is asked, what is answered, and what when it is silent."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mxweir.config import loads
+from mxweir.domains.match import Match, State
+from mxweir.events import PASS, Decided, Passed
+from mxweir.ratelimit.shared import Shared
+from mxweir.redis.errors import RedisError
+from mxweir.redis.servers import Servers
+from mxweir.testing import Recorder, SettableClock
+from mxweir_policyd.deferred import Owed
+from mxweir_policyd.protocol import Request
+from mxweir_policyd.relaydomains.replica import Replica
+from mxweir_policyd.shared.answerer import SharedAnswerer
+from mxweir_policyd.shared.pipeline import SharedPipeline
+from mxweir_policyd.worker import build_pipeline
+
+PASSED = b"action=DUNNO\n\n"
+REQUEST = Request(b"RCPT", b"192.0.2.1", b"h", b"a@a.example", b"r@x.example", instance=b"1")
+
+
+class PaperRedis:
+    """Does what the script does, but forgets nothing; answers when it is told to."""
+
+    clustered = False
+    available = True
+
+    def __init__(self, clock: SettableClock) -> None:
+        self.counts = Counter[bytes]()
+        self.waiting: list[tuple[Sequence[bytes], Sequence[bytes], Any]] = []
+        self._clock = clock
+
+    def eval(self, script: object, keys: Any, args: Any, then: Any, timeout: float) -> None:
+        """A call comes in."""
+        self.waiting.append((keys, args, then))
+
+    def answer(self) -> None:
+        """Answer all that waits."""
+        waiting, self.waiting = self.waiting, []
+        for keys, args, then in waiting:
+            then(self._said(keys, args))
+
+    def fail(self) -> None:
+        """Let all that waits fail."""
+        waiting, self.waiting = self.waiting, []
+        for _, _, then in waiting:
+            then(RedisError("timeout"))
+
+    def _said(self, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
+        lifetime, count = int(args[2]), int(args[3])
+        repeats = int(lifetime > 0)
+        reply: list[Any] = [int(self._clock() * 1e6)]
+        for number in range(len(keys) // (count + repeats)):
+            names = keys[number * (count + repeats) :][: count + repeats]
+            if repeats and self.counts[names[0]]:
+                continue
+            full = [
+                i for i in range(count) if self.counts[names[repeats + i]] >= float(args[4 + 4 * i + 1 + 1])
+            ]
+            for i in full:
+                reply += [number + 1, i + 1, self.counts[names[repeats + i]], 5_000_000]
+            if not full:
+                self.counts.update(names)
+        return reply
+
+
+class Table:
+    """Names below x.example are ours."""
+
+    ours: frozenset[str] = frozenset()
+
+    def state(self, domain: str) -> State:
+        return State.OURS if domain.endswith("x.example") else State.NOT_OURS
+
+    def find(self, domain: str) -> Match:
+        return Match(self.state(domain))
+
+
+class Stand:
+    """An answerer with its Redis of paper."""
+
+    def __init__(self, text: str) -> None:
+        self.clock, self.recorder = SettableClock(), Recorder()
+        self.redis = PaperRedis(self.clock)
+        self.pipeline = cast(
+            "SharedPipeline", build_pipeline(loads(text), cast("Replica", Table()), self._share)
+        )
+        self.answerer = SharedAnswerer(self.pipeline, self.clock, self.recorder, tell_each=True)
+
+    def _share(self, limits: Any) -> Shared:
+        return Shared(limits, cast("Servers", self.redis), "p", self.clock, self.recorder, 0.1)
+
+    def answer(self, *requests: Request) -> list[bytes | None]:
+        """The replies, when Redis has answered."""
+        replies = self.answerer.answer(requests)
+        self.redis.answer()
+        return settled(replies)
+
+    def name(self, limit: str, key: str) -> bytes:
+        """The name in Redis of what a limit counts by a key."""
+        (of,) = [one for one in self.pipeline.limits.limits if one.name == limit]
+        counter = self.pipeline.shared.shapes.counter_of(of, key)
+        assert counter is not None
+        return counter.name(key)
+
+    def decided(self) -> list[Any]:
+        """What was told of every question."""
+        told = []
+        for event in self.recorder.events:
+            if isinstance(event, Passed):
+                assert event.questions == len(event.facts)
+                told += [(facts, PASS) for facts in event.facts]
+            elif isinstance(event, Decided):
+                told.append((event.facts, event.decision))
+        return told
+
+
+def settled(replies: Sequence[bytes | Owed]) -> list[bytes | None]:
+    return [reply.reply if isinstance(reply, Owed) else reply for reply in replies]
+
+
+def limit(name: str, key: str, rate: str, more: str = "") -> str:
+    return f'[[limit]]\nname = "{name}"\nkey = {key}\nrate = "{rate}"\n{more}\n'
+
+
+LIMITS = (
+    limit("client", '"client_network"', "6/minute", "burst = 8")
+    + limit("org", '"sender_org"', "9/minute", 'overrides = { "b.example" = "3/minute", "<>" = "unlimited" }')
+    + limit("mailbox", '"recipient"', "5/minute", 'refuse = "defer"')
+    + limit("fan", '"client_address"', "3/hour", 'distinct = "sender_domain"')
+    + limit("size", '"sender"', "1MB/hour", 'unit = "byte"')
+)
+WATCHED = LIMITS + limit("watched", '"helo"', "2/minute", 'mode = "observe"')
+REQUESTS = st.builds(
+    Request,
+    protocol_state=st.sampled_from([b"RCPT", b"RCPT", b"RCPT", b"DATA", b"END-OF-MESSAGE"]),
+    client_address=st.sampled_from([b"192.0.2.1", b"192.0.2.2", b"198.51.100.1", b"unknown"]),
+    helo_name=st.sampled_from([b"", b"h", b"\xff"]),
+    sender=st.sampled_from([b"a@a.example", b"b@x.b.example", b"", b"\xff@a.example"]),
+    recipient=st.sampled_from([b"r@x.example", b"s@sub.x.example", b"r@foreign.example", b""]),
+    instance=st.sampled_from([b"", b"1", b"2", b"3", b"4"]),
+    size=st.sampled_from([b"", b"400000"]),
+    policy_context=st.sampled_from([b"", b"", b"relay", b"limits", b"message", b"other"]),
+)
+LINE = st.lists(st.tuples(st.sampled_from([0.0, 0.3, 7.0]), REQUESTS), max_size=40)
+
+
+@pytest.mark.parametrize("text", [LIMITS, WATCHED])
+@given(LINE)
+def test_the_lane_that_gathers_answers_tells_and_charges_what_the_long_way_does(text, line):
+    gathered, alone = Stand(text), Stand(text)
+    alone.pipeline.gather = lambda requests, replies, now: None
+    for gap, request in line:
+        gathered.clock.advance(gap)
+        alone.clock.advance(gap)
+        assert gathered.answer(request) == alone.answer(request)
+    assert gathered.decided() == alone.decided()
+    assert gathered.redis.counts == alone.redis.counts
+
+
+@given(st.lists(REQUESTS, max_size=600))
+def test_all_that_come_together_are_answered_each_once_and_in_order(requests):
+    stand = Stand(WATCHED)
+    replies = stand.answer(*requests)
+    assert len(replies) == len(requests)
+    assert all(replies)
+    assert len(stand.decided()) == len(requests)
+    assert not stand.answerer.debts.open
+
+
+def test_questions_that_come_together_travel_in_one_call():
+    stand = Stand(LIMITS)
+    stand.answerer.answer([REQUEST._replace(sender=b"s@d%d.example" % i) for i in range(3)])
+    assert len(stand.redis.waiting) == 1
+
+
+def test_more_questions_than_a_call_may_carry_make_several():
+    stand = Stand(limit("sender", '"sender"', "9/minute"))
+    requests = [REQUEST._replace(sender=b"s%d@a.example" % i, instance=b"%d" % i) for i in range(1000)]
+    assert stand.answer(*requests) == [PASSED] * 1000
+    assert sum(count for name, count in stand.redis.counts.items() if b":seen:" not in name) == 1000
+
+
+def test_an_answer_waits_for_redis_and_no_other_does():
+    stand = Stand(LIMITS)
+    first, second = stand.answerer.answer([REQUEST, REQUEST._replace(policy_context=b"relay")])
+    assert isinstance(first, Owed)
+    assert first.reply is None
+    assert second == PASSED
+    stand.redis.answer()
+    assert first.reply == PASSED
+
+
+def test_when_redis_is_silent_this_process_counts_and_nothing_is_counted_twice():
+    stand = Stand(limit("sender", '"sender"', "3/minute"))
+    requests = [REQUEST._replace(instance=b"%d" % i) for i in range(4)]
+    replies = stand.answerer.answer(requests)
+    stand.redis.fail()
+    answers = settled(replies)
+    assert answers[:3] == [PASSED] * 3
+    assert answers[3] is not None
+    assert b"550 5.7.1" in answers[3]
+    assert not stand.redis.counts
+    assert stand.answer(REQUEST._replace(instance=b"9")) == [PASSED]
+    assert stand.redis.counts[stand.name("sender", "a@a.example")] == 1
+
+
+def test_while_redis_cannot_be_asked_nobody_waits_for_it():
+    stand = Stand(limit("sender", '"sender"', "3/minute"))
+    stand.redis.available = False
+    assert stand.answerer.answer([REQUEST, REQUEST]) == [PASSED, PASSED]
+    assert not stand.redis.waiting
+
+
+def test_a_key_that_redis_refused_is_refused_without_asking_again_until_it_could_pass():
+    stand = Stand(limit("sender", '"sender"', "3/minute"))
+    for i in range(4):
+        answers = stand.answer(REQUEST._replace(instance=b"%d" % i))
+    assert answers[0] is not None
+    assert b"room again in 5 s" in answers[0]
+    stand.clock.advance(4.0)
+    (reply,) = stand.answerer.answer([REQUEST._replace(instance=b"8")])
+    assert isinstance(reply, bytes)
+    assert b"room again in 1 s" in reply
+    assert not stand.redis.waiting
+    stand.clock.advance(1.5)
+    stand.answerer.answer([REQUEST._replace(instance=b"9")])
+    assert len(stand.redis.waiting) == 1
+
+
+def test_a_question_that_was_charged_is_not_sent_again():
+    stand = Stand(limit("sender", '"sender"', "3/minute"))
+    assert stand.answer(REQUEST) == [PASSED]
+    assert stand.answerer.answer([REQUEST]) == [PASSED]
+    assert not stand.redis.waiting
