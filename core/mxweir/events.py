@@ -61,13 +61,14 @@ class Passed(NamedTuple):
 class Scanned(NamedTuple):
     """One message went through the milter.
 
-    `outcome` is ham, tagged, quarantined, rejected, unscanned or skipped;
+    `outcome` is ham, tagged, quarantined, rejected, unscanned, skipped or limited;
     `reason` says why it was not scanned; `score` and `threshold` are None
     then; `size` is in bytes; `action` is the refusal or the reason to hold it,
     empty where the message was simply accepted. `policy` names the one that
     decided, `overruled` those of other recipients that would have done more.
     `engine_action` is what Rspamd itself would do, `engine_seconds` how much of the
-    `seconds` was the engine's that gave the score.
+    `seconds` was the engine's that gave the score. `limit`, `key` and `used` tell which
+    limit by content refused it, `observed` those that would have.
     """
 
     queue_id: str
@@ -87,6 +88,10 @@ class Scanned(NamedTuple):
     overruled: str = ""
     engine_action: str = ""
     engine_seconds: float = 0.0
+    limit: str = ""
+    key: str = ""
+    used: str = ""
+    observed: tuple[Observed, ...] = ()
 
 
 class Asked(NamedTuple):

@@ -196,6 +196,7 @@ class LogObserver:
         fields["ms"] = round(event.seconds * 1000, 1)
         fields["engine_ms"] = round(event.engine_seconds * 1000, 1) or None
         fields["symbols"] = ",".join(event.symbols)
+        fields["observed"] = _observed(event.observed)
         del fields["seconds"], fields["engine_seconds"]
         told = {name: value for name, value in fields.items() if name == "sender" or value not in ("", None)}
         head = {"time": self._now.text(), "level": "info", "daemon": self._daemon, "event": "scan"}

@@ -216,6 +216,9 @@ class ScanMetrics:
         self._unscanned = metrics.counter(
             "mxweir_milter_unscanned", "Messages not scanned, by reason.", ["reason"]
         )
+        self._decisions = metrics.counter(
+            "mxweir_milter_decisions", "What limits by content decided.", ["rule", "action"]
+        )
         self._seconds = metrics.histogram(
             "mxweir_milter_scan_seconds", "From end of message to the verdict.", SCAN_SECONDS
         )
@@ -251,3 +254,7 @@ class ScanMetrics:
             self._seconds.observe(event.seconds)
         if event.outcome == "unscanned":
             self._unscanned.add(event.reason)
+        if event.limit:
+            self._decisions.add(event.limit, "reject" if event.action.startswith("5") else "defer")
+        for one in event.observed:
+            self._decisions.add(one.rule, "observe")

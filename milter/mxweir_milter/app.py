@@ -23,6 +23,7 @@ from mxweir.serving import new_event_loop
 from mxweir.threads import in_thread
 from mxweir_milter import gauges, scanner
 from mxweir_milter.allow import Allowed
+from mxweir_milter.counting import Counting, asking_of
 from mxweir_milter.fronts import Front
 from mxweir_milter.message import Message
 from mxweir_milter.policy import treatments_of
@@ -67,27 +68,32 @@ def run(config: Config, path: Path) -> int:
 
 
 def build_policy(config: Config, tenants: Tenants) -> Policy:
-    """What the sessions decide by."""
-    milter = config.milter
+    """What the sessions decide by, with empty counters."""
+    milter, folder = config.milter, _folder(config)
     if any(policy.tenant for policy in milter.policy):
         tenants.open()
     return Policy(
         deadline=milter.deadline,
         max_scan_size=milter.max_scan_size,
         treatments=treatments_of(milter, tenants.of),
-        allowed=_allowed(config),
+        allowed=Allowed(config.access, folder) if folder and _allows(config) else None,
         skip=frozenset(milter.skip),
         mynetworks=config.keys.mynetworks,
         has_engine=bool(milter.engine),
+        limits=asking_of(config, folder) if folder else None,
     )
 
 
-def _allowed(config: Config) -> Allowed | None:
-    """None where no entry allows anything: then nothing is folded, and no list of suffixes is read."""
-    if not any(entry.allow for entry in config.access):
+def _folder(config: Config) -> Folder | None:
+    """None where nothing is folded: then no list of suffixes is read."""
+    if not _allows(config) and not any(limit.by_content for limit in config.limit):
         return None
     keys = config.keys
-    return Allowed(config.access, Folder(keys.ipv4_prefix, keys.ipv6_prefix, keys.recipient_delimiter))
+    return Folder(keys.ipv4_prefix, keys.ipv6_prefix, keys.recipient_delimiter)
+
+
+def _allows(config: Config) -> bool:
+    return any(entry.allow for entry in config.access)
 
 
 class MilterDaemon:
@@ -104,6 +110,7 @@ class MilterDaemon:
         self._observe = tell_all(ScanMetrics(self._metrics).handlers(), self._log.handlers())
         self._tenants = Tenants(config.state_dir, self._observe)
         self._policy = build_policy(config, self._tenants)
+        self._counting = Counting(config, self._policy.limits, self._clock, self._observe)
         self._room = Room(config.milter.max_memory)
         self._scanner = scanner.build(config.milter, self._observe)
         self._scans = 0
@@ -121,11 +128,15 @@ class MilterDaemon:
         pages = self._config.milter.http
         stop_http = http.serve("milter.http", pages, self._metrics, self._live, lambda: self._not_ready)
         try:
+            await self._counting.start()
+            saving = loop.create_task(self._counting.save_often(self._config.milter.save_every))
             service.allow_files(2 * self._config.milter.max_sessions + _OTHER_FILES)
             await front.open()
             self._say_started()
             well = await self._wait(front)
             await self._drain(front)
+            saving.cancel()
+            self._counting.close()
         finally:
             stop_http()
             self._log.close()
@@ -153,6 +164,8 @@ class MilterDaemon:
         return Session(lambda: self._policy, self._clock, monotonic, self._room)
 
     async def _scan(self, message: Message, deadline: Deadline) -> Result:
+        if message.question is not None and (instead := await self._counting.ask(message.question)):
+            return instead
         self._scans += 1
         try:
             return await self._scanner.scan(message, deadline)
@@ -166,6 +179,8 @@ class MilterDaemon:
         gauge("mxweir_milter_scans", "Scans under way.", [], lambda: [((), self._scans)])
         gauge("mxweir_milter_held_bytes", "Content of messages in hand.", [], lambda: [((), self._room.used)])
         gauges.add(self._metrics, lambda: self._scanner)
+        text = "Keys that a limit by content remembers."
+        gauge("mxweir_milter_limit_keys", text, ["limit"], self._counting.sizes)
         gauge("mxweir_milter_threads", "Threads, libmilter's included.", [], lambda: [((), _threads())])
         loop = asyncio.get_running_loop()
         text = "Tasks of the event loop, one a scan under way among them."
@@ -195,6 +210,7 @@ class MilterDaemon:
         while not front.ended:
             self._turned = monotonic()
             self._tenants.tick()
+            self._counting.tick()
             self._log.tick()
             if watched:
                 # The loop turns; whether any engine answers is no matter: slow is not dead.
@@ -233,6 +249,7 @@ class MilterDaemon:
     def _take(self, config: Config, policy: Policy) -> None:
         # Made before anything changes: what fails here leaves all as it was.
         new_scanner = scanner.build(config.milter, self._observe, self._scanner)
+        self._counting.take(config, policy.limits)
         old, new = self._started_with, config
         fixed = [f"milter.{key}" for key in _FIXED if getattr(new.milter, key) != getattr(old.milter, key)]
         fixed += ["log"] if new.log != old.log else []

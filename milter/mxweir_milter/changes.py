@@ -22,6 +22,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mxweir.reply import Reply
 from mxweir_milter.policy import Ruling
 from mxweir_milter.subject import tagged
 from mxweir_milter.verdict import Outcome, Reason, Result, Scored, Thresholds
@@ -31,23 +32,6 @@ _NOT_PRINTABLE = re.compile(r"[^ -~]|%")
 _LINE = 76
 _MOST_STEPS = 250_000
 _MOST_BYTES = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A refusal: SMTP code, enhanced code (RFC 3463) and one line of ASCII text without `%`."""
-
-    code: str
-    enhanced: str
-    text: str
-
-    @property
-    def permanent(self) -> bool:
-        """Whether the sender shall not try again."""
-        return self.code.startswith("5")
-
-    def __str__(self) -> str:
-        return f"{self.code} {self.enhanced} {self.text}"
 
 
 @dataclass(frozen=True, slots=True)

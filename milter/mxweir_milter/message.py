@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mxweir_milter.facts import Client, Envelope
+from mxweir_milter.limits import Question
 
 _LONE_LF = re.compile(rb"\n(?<!\r\n)")
 """It begins with the LF, and so is found ten times as fast as when it begins with what stands before."""
@@ -28,13 +29,15 @@ class Message:
     """One message to scan.
 
     `content` is header and body as the client sent them, with CRLF line ends
-    and one at the very end. `arrived` is in seconds since the epoch.
+    and one at the very end. `arrived` is in seconds since the epoch. `question` is for
+    the limits by content, to be asked first.
     """
 
     client: Client
     envelope: Envelope
     content: bytes
     arrived: float
+    question: Question | None = None
 
 
 class Room(Protocol):

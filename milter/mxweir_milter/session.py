@@ -19,10 +19,12 @@ from dataclasses import dataclass, field
 
 from mxweir.deadline import Deadline
 from mxweir.events import Scanned
+from mxweir.ratelimit.reply import reply_to
 from mxweir_milter import changes
 from mxweir_milter.allow import Allowed
 from mxweir_milter.changes import Answer, Forged
 from mxweir_milter.facts import Client, Envelope, Macros, Tls, text_of
+from mxweir_milter.limits import Asking, Gathered, Question
 from mxweir_milter.message import Content, Message, Room
 from mxweir_milter.policy import Ruling, Treatment, Treatments, decide
 from mxweir_milter.verdict import Failed, Outcome, Reason, Result, Scored
@@ -35,7 +37,8 @@ _OVERRULED_TOLD = 8
 class Policy:
     """What the configuration says about scanning; `deadline` in seconds, `max_scan_size` in bytes.
 
-    `allowed` is None where no entry of the access list allows anything.
+    `allowed` is None where no entry of the access list allows anything, `limits` where
+    none counts by content.
     """
 
     deadline: float
@@ -45,6 +48,7 @@ class Policy:
     skip: frozenset[str]
     mynetworks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     has_engine: bool
+    limits: Asking | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +73,13 @@ class _Transaction:
 
     `treatments` holds each once, however many recipients have it; `allowed`
     counts the recipients whom the access list allows, the last time by `rule`.
+    `gathered` is None where no limit counts by content; `skipped` says why a message
+    is only counted, and not scanned.
     """
 
     policy: Policy
     content: Content
+    gathered: Gathered | None = None
     sender: str = ""
     recipients: list[str] = field(default_factory=list)
     recipient_count: int = 0
@@ -82,6 +89,8 @@ class _Transaction:
     treatments: set[Treatment] = field(default_factory=set)
     allowed: int = 0
     rule: str = ""
+    skipped: str = ""
+    question: Question | None = None
     forged: Forged = field(default_factory=Forged)
     subject: bytes | None = None
     failed: bool = False
@@ -158,6 +167,8 @@ class Session:
             transaction.allowed += 1
             transaction.rule = rule
             treatment = treatment.spared(rule)
+        elif transaction.gathered is not None:
+            transaction.gathered.rcpt(address)
         transaction.treatments.add(treatment)
 
     def data(self, macros: Macros) -> Concluded | None:
@@ -172,11 +183,18 @@ class Session:
         transaction.forged.see(name.decode("ascii", "replace"))
         if transaction.subject is None and name.lower() == b"subject":
             transaction.subject = value
+        if transaction.gathered is not None:
+            transaction.gathered.header(name, value)
         transaction.content.add_header(name, value)
 
     def body(self, piece: bytes) -> bool:
         """A piece of the body; false when no further piece is wanted."""
-        return self._current().content.add_body(piece)
+        transaction = self._current()
+        limits = transaction.policy.limits
+        if limits is not None and limits.by_byte:
+            transaction.content.add_body(piece)
+            return True
+        return not transaction.skipped and transaction.content.add_body(piece)
 
     def end(self, macros: Macros) -> Wanted | Concluded:
         """The message is complete: it must be scanned, or its answer is known."""
@@ -186,14 +204,16 @@ class Session:
         # Versions 2 and 3 of the protocol have no DATA.
         if concluded := self._let_by(transaction):
             return concluded
-        if transaction.forged.too_many:
+        if transaction.forged.too_many and not transaction.skipped:
             self._done()
             answer = changes.too_many()
             return Concluded(answer, self._event(transaction, answer, Outcome.REJECTED))
-        if reason := _hindrance(transaction):
+        reason = _hindrance(transaction)
+        question = transaction.question = self._question(transaction, reason)
+        if reason and question is None:
             return self.conclude(Failed(reason))
-        content = transaction.content.together()
-        message = Message(self._client, transaction.envelope(), content, self._clock())
+        content = b"" if reason else transaction.content.together()
+        message = Message(self._client, transaction.envelope(), content, self._clock(), question)
         return Wanted(message, Deadline.after(transaction.policy.deadline, self._monotonic))
 
     def conclude(self, result: Result) -> Concluded:
@@ -202,6 +222,9 @@ class Session:
         Should it raise, the message is still in hand, and can be concluded in another way.
         """
         transaction = self._current()
+        if concluded := self._without_result(transaction):
+            self._done()
+            return concluded
         treatments = transaction.treatments or {transaction.policy.treatments.default}
         mildest, overruled = decide(result, treatments)
         answer = changes.answer(
@@ -228,7 +251,8 @@ class Session:
 
     def _begin(self) -> _Transaction:
         policy = self._policy()
-        return _Transaction(policy, Content(policy.max_scan_size, self._room))
+        gathered = policy.limits.begin() if policy.limits is not None else None
+        return _Transaction(policy, Content(policy.max_scan_size, self._room), gathered)
 
     def _current(self) -> _Transaction:
         """The message in hand; begun here if MAIL was lost on the way."""
@@ -241,8 +265,31 @@ class Session:
         why = self._passed_over(transaction)
         if not why:
             return None
+        if transaction.gathered is not None and transaction.gathered.recipient_count:
+            transaction.skipped = why
+            return None
         self._done()
         return Concluded(Answer(), self._event(transaction, Answer(), Outcome.SKIPPED, reason=why))
+
+    def _question(self, transaction: _Transaction, reason: Reason | None) -> Question | None:
+        """What the limits by content are to be asked, if they count this message."""
+        gathered = transaction.gathered
+        if gathered is None or not gathered.recipient_count or transaction.failed:
+            return None
+        sender, user, queue_id = transaction.sender, transaction.sasl_username, transaction.queue_id
+        facts = gathered.facts(self._client, sender, user, queue_id, transaction.content.size)
+        return Question(facts, Failed(reason) if reason else None)
+
+    def _without_result(self, transaction: _Transaction) -> Concluded | None:
+        """The answer for a message that a limit refuses, or that was only counted; None for any other."""
+        said = transaction.question.outcome if transaction.question is not None else None
+        if said is not None and said.refusal is not None:
+            answer = Answer(reply_to(said.refusal))
+            return Concluded(answer, self._event(transaction, answer, Outcome.LIMITED))
+        if transaction.skipped:
+            event = self._event(transaction, Answer(), Outcome.SKIPPED, reason=transaction.skipped)
+            return Concluded(Answer(), event)
+        return None
 
     def _passed_over(self, transaction: _Transaction) -> str:
         """Why this message is not looked at; "" when it is."""
@@ -273,6 +320,8 @@ class Session:
         ruled: tuple[Ruling, Sequence[Ruling]] | None = None,
     ) -> Scanned:
         score = result if isinstance(result, Scored) else None
+        said = transaction.question.outcome if transaction.question is not None else None
+        refusal = said.refusal if said is not None else None
         treatment = ruled[0].treatment if ruled else None
         return Scanned(
             queue_id=transaction.queue_id,
@@ -292,6 +341,10 @@ class Session:
             action=str(answer.reply or answer.hold),
             policy=treatment.name if treatment else "",
             overruled=_told(ruled[1]) if ruled else "",
+            limit=refusal.limit.name if refusal is not None else "",
+            key=refusal.key if refusal is not None else "",
+            used=refusal.figure if refusal is not None else "",
+            observed=said.observed if said is not None else (),
         )
 
 
@@ -304,7 +357,8 @@ def _told(overruled: Sequence[Ruling]) -> str:
 
 
 def _hindrance(transaction: _Transaction) -> Reason | None:
-    if transaction.failed:
+    """Why it cannot be scanned; for one that is only to be counted it is never told."""
+    if transaction.failed or transaction.skipped:
         return Reason.INTERNAL
     if transaction.content.too_large:
         return Reason.TOO_LARGE

@@ -26,6 +26,7 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
     UNSCANNED = "unscanned"
     SKIPPED = "skipped"
+    LIMITED = "limited"
 
 
 class Reason(StrEnum):

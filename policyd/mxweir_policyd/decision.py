@@ -11,6 +11,7 @@ import re
 from mxweir.access import Entry
 from mxweir.events import PASS, Decision, Observed
 from mxweir.ratelimit.limits import Outcome, Refusal
+from mxweir.ratelimit.reply import reply_to
 
 _SAFE_DOMAIN = re.compile(r"[a-z0-9_.-]{1,253}")
 
@@ -51,20 +52,6 @@ def by_limits(outcome: Outcome) -> Decision:
 def limited(refusal: Refusal, observed: tuple[Observed, ...]) -> Decision:
     """A rate limit has no room."""
     limit = refusal.limit
-    reject = limit.rule.refuse == "reject"
-    code = "550 5" if reject else "450 4"
-    allowed = f"limit {limit.name}, {refusal.rate}"
-    if limit.about_mailbox:
-        text = f"{code}.2.1 This recipient is getting too much mail ({allowed})"
-    elif limit.rule.distinct:
-        text = f"{code}.7.1 Too many different addresses from you ({allowed})"
-    else:
-        text = f"{code}.7.1 You are sending too much mail ({allowed})"
-    verdict = "reject" if reject else "defer"
-    reply = f"{text}; there is room again in {_seconds(refusal.wait)}"
+    verdict = "reject" if limit.rule.refuse == "reject" else "defer"
+    reply = str(reply_to(refusal))
     return Decision(verdict, reply, "limits", limit.name, refusal.key, refusal.figure, observed)
-
-
-def _seconds(wait: float) -> str:
-    whole = max(1, -int(-wait // 1))
-    return f"{whole} s" if whole < 600 else f"{-(-whole // 60)} min"

@@ -124,6 +124,7 @@ def test_the_page_has_every_field_of_a_scan_and_no_other(
 ) -> None:
     scan = Scanned(
         *("A1", "203.0.113.9", "a@b.example", 1, "tagged", "spamd", 7.0, 5.0, ("X",), "r", 0.1, 9, "a"),
-        *("acme", "strict:rejected", "add header", 0.05),
+        *("acme", "strict:rejected", "add header", 0.05, "reply-to", "a@b.example", "9/9"),
+        observed=(Observed("n", "k", "1/1"),),
     )
     assert fields_told(page("log"), rows, "Scans") == fields_written(scan)

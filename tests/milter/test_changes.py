@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mxweir_milter.changes import Answer, Forged, Reply, answer, number, printable, too_many
+from mxweir.reply import Reply
+from mxweir_milter.changes import Answer, Forged, answer, number, printable, too_many
 from mxweir_milter.policy import Treatment, ruling
 from mxweir_milter.testing import score
 from mxweir_milter.verdict import Failed, Reason, Scored, Thresholds

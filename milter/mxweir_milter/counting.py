@@ -1,0 +1,152 @@
+"""Where the limits by content are counted: in this process, or for all hosts in Redis.
+
+Whatever goes wrong here lets a message pass: it is scanned all the same.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mxweir.clock import Clock
+from mxweir.config import Config
+from mxweir.events import Observer, Trouble, notice
+from mxweir.facts import ContentFacts, Folder
+from mxweir.ratelimit import snapshot
+from mxweir.ratelimit.limits import Limits, Outcome
+from mxweir.ratelimit.shared import Shared
+from mxweir.redis.servers import Servers, connect
+from mxweir.threads import in_thread
+from mxweir_milter.limits import Asking, Question
+from mxweir_milter.verdict import Failed, Reason
+
+_SHARE = 4
+"""Into as many parts the milter's deadline is cut, of which asking Redis may take one."""
+
+_REFUSED = Failed(Reason.INTERNAL, detail="refused by a limit: there is nothing to conclude from")
+
+
+def snapshot_path(state_dir: Path) -> Path:
+    """Where the counters are kept across a restart; the policy daemon's have a file of their own."""
+    return state_dir / "content-limits.state"
+
+
+def asking_of(config: Config, folder: Folder) -> Asking | None:
+    """The limits by content of a configuration, with empty counters; None where there are none."""
+    rules = [rule for rule in config.limit if rule.by_content]
+    if not rules:
+        return None
+    share = config.redis.degraded_factor if config.redis is not None else 1.0
+    return Asking(folder, Limits(rules, folder, config.milter.max_keys, share))
+
+
+class Counting:
+    """Asks the limits in force; belongs to one event loop."""
+
+    def __init__(self, config: Config, asking: Asking | None, clock: Clock, observe: Observer) -> None:
+        self._path = snapshot_path(config.state_dir)
+        self._clock = clock
+        self._observe = observe
+        self._servers = self._connect(config, asking)
+        self._starting: asyncio.Task[None] | None = None
+        self._limits = asking.limits if asking is not None else None
+        self._shared = self._share(config)
+
+    async def start(self) -> None:
+        """Go on with the counters of a former process, and connect to Redis where there is one."""
+        if self._servers is not None:
+            await self._servers.start()
+        if self._limits is None:
+            return
+        try:
+            count = snapshot.read(self._path, self._limits, self._clock())
+            self._observe(notice("counters loaded", count=count))
+        except FileNotFoundError:
+            pass
+        except (snapshot.SnapshotError, OSError) as error:
+            kept = self._path.with_suffix(".broken")
+            why = f"{self._path}: {error}; kept as {kept.name}, counting from zero"
+            self._observe(Trouble("counters not loaded", why))
+            self._path.rename(kept)
+
+    async def ask(self, question: Question) -> Failed | None:
+        """Ask and charge, and put down what was said; None when the message is to be scanned."""
+        try:
+            question.outcome = await self._decide(question.facts)
+        except Exception as error:  # noqa: BLE001 - whatever it is, a message is not lost for it
+            self._observe(Trouble("limits not asked", repr(error), "error"))
+        outcome = question.outcome
+        return _REFUSED if outcome is not None and outcome.refusal is not None else question.instead
+
+    def tick(self) -> None:
+        """Forget what is over; call it every second or so."""
+        now = self._clock()
+        if self._limits is not None:
+            self._limits.tick(now)
+        if self._shared is not None:
+            self._shared.tick(now)
+
+    def sizes(self) -> Iterable[tuple[tuple[str, ...], float]]:
+        """How many keys each limit remembers in this process, for the metric."""
+        return [((name,), count) for name, count in self._limits.sizes()] if self._limits else []
+
+    def take(self, config: Config, asking: Asking | None) -> None:
+        """Count by a new configuration, go on with what was counted; SettingError leaves all as it was."""
+        if self._servers is None:
+            self._servers = self._connect(config, asking)
+            if self._servers is not None:
+                self._starting = asyncio.get_running_loop().create_task(self._servers.start())
+        limits = asking.limits if asking is not None else None
+        if limits is not None and self._limits is not None:
+            limits.adopt(self._limits, self._clock())
+        self._limits = limits
+        self._shared = self._share(config)
+
+    async def save_often(self, seconds: float) -> None:
+        """Write the counters every so many seconds, bit by bit."""
+        while True:
+            await asyncio.sleep(seconds)
+            if self._limits is None:
+                continue
+            try:
+                for wait in snapshot.Writer(self._path, self._limits, self._clock()).steps():
+                    await (asyncio.sleep(0) if wait is None else in_thread(wait))
+            except OSError as error:
+                self._not_saved(error)
+
+    def close(self) -> None:
+        """Keep the counters for the next process, and leave Redis."""
+        if self._servers is not None:
+            self._servers.close()
+        if self._limits is not None:
+            try:
+                snapshot.write(self._path, self._limits, self._clock())
+            except OSError as error:
+                self._not_saved(error)
+
+    async def _decide(self, facts: ContentFacts) -> Outcome | None:
+        if self._shared is None:
+            return self._limits.decide(facts, self._clock()) if self._limits is not None else None
+        said: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def then(outcomes: Sequence[Outcome]) -> None:
+            if not said.done():  # nobody waits any more for a message that was aborted
+                said.set_result(outcomes[0])
+
+        self._shared.decide([facts], then)
+        return await said
+
+    def _connect(self, config: Config, asking: Asking | None) -> Servers | None:
+        """Redis, where it is configured and there is something to count."""
+        if config.redis is None or asking is None:
+            return None
+        return connect(config.redis, self._observe)
+
+    def _share(self, config: Config) -> Shared | None:
+        if self._servers is None or config.redis is None or self._limits is None:
+            return None
+        timeout = min(config.redis.timeout, config.milter.deadline / _SHARE)
+        prefix = config.redis.prefix
+        return Shared(self._limits, self._servers, prefix, self._clock, self._observe, timeout)
+
+    def _not_saved(self, error: OSError) -> None:
+        self._observe(Trouble("counters not saved", f"{self._path}: {error.strerror}; the former file stays"))
