@@ -1,24 +1,28 @@
 """The control socket: how the command line asks the running daemon.
 
 A unix socket in the state directory, for its owner alone. One JSON object a
-line in, one a line out: `{"explain": {attribute: value, …}}`.
+line in, one a line out: `{"explain": {attribute: value, …}}`, `{"limits": …}`
+(`limitscontrol`), `{"access": …}` (`accesslist.commands`).
 """
 
 import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mxweir.clock import Clock
 from mxweir.domains.match import Match
 from mxweir.endpoint import Unix
 from mxweir.events import Observer, Trouble
 from mxweir.facts import Facts
+from mxweir.ratelimit.limits import Preview
 from mxweir_policyd.answerer import Answerer
 from mxweir_policyd.pipeline import Pipeline
 from mxweir_policyd.protocol import ProtocolError, format_request, parse_request
+
+T = TypeVar("T")
 
 _LARGEST = 512 * 1024
 """Bytes in a line; the largest request has 64 KiB, of which JSON may make six times as many."""
@@ -35,14 +39,14 @@ def facts_of(pipeline: Pipeline, attributes: Mapping[str, str]) -> Facts:
 
 
 def explain(
-    pipeline: Pipeline, attributes: Mapping[str, str], clock: Clock, confirmed: Match | None = None
+    pipeline: Pipeline,
+    facts: Facts,
+    now: float,
+    confirmed: Match | None = None,
+    limits: Preview | None = None,
 ) -> dict[str, Any]:
-    """The answer to a request given as attributes, with its trail, in JSON's types; charges nothing.
-
-    `confirmed` is what PostgreSQL says of its domain. Raises ProtocolError when
-    the attributes make no request.
-    """
-    decision, trail = pipeline.explain(facts_of(pipeline, attributes), clock(), confirmed)
+    """What `Pipeline.explain` says, in JSON's types."""
+    decision, trail = pipeline.explain(facts, now, confirmed, limits)
     return {
         "action": decision.reply,
         "verdict": decision.verdict,
@@ -76,24 +80,51 @@ class ControlServer:
 
 
 class Control:
-    """Answers the questions of the command line; `describe` says in which state the relay domains are."""
+    """Answers the questions of the command line; `describe` says in which state the relay domains are.
 
-    def __init__(self, answerer: Answerer, describe: Callable[[], str], observe: Observer) -> None:
+    `others` answer the questions of those names.
+    """
+
+    def __init__(
+        self,
+        answerer: Answerer,
+        describe: Callable[[], str],
+        observe: Observer,
+        others: Mapping[str, Callable[[Any], Awaitable[dict[str, Any]]]] | None = None,
+    ) -> None:
         self._answerer = answerer
         self._describe = describe
         self._observe = observe
+        self._others = others or {}
 
     async def answer(self, line: bytes) -> dict[str, Any]:
         """The answer to a line; never raises."""
         try:
-            question = json.loads(line)["explain"]
-            attributes = {str(name): str(value) for name, value in question.items()}
+            question = json.loads(line)
+            if other := next((name for name in self._others if name in question), ""):
+                return await self._answer_other(other, question[other])
+            attributes = {str(name): str(value) for name, value in question["explain"].items()}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return {"error": f"not a question: {type(error).__name__}"}
+        return await self._explain(attributes)
+
+    async def _answer_other(self, name: str, question: Any) -> dict[str, Any]:
         try:
-            confirmed = await self._confirmed(attributes)
-            answer = explain(self._answerer.pipeline, attributes, self._answerer.clock, confirmed)
-            return answer | {"domains": self._describe()}
+            return await self._others[name](question)
+        except (KeyError, TypeError, ValueError):
+            raise
+        except Exception as error:  # noqa: BLE001 - as below
+            why = f"{type(error).__name__}: {error}"
+            self._observe(Trouble("internal error in a command", why, "error"))
+            return {"error": f"internal error: {why}"}
+
+    async def _explain(self, attributes: Mapping[str, str]) -> dict[str, Any]:
+        try:
+            pipeline = self._answerer.pipeline
+            facts, now = facts_of(pipeline, attributes), self._answerer.clock()
+            confirmed = await self._confirmed(pipeline, facts)
+            limits = await _word(partial(pipeline.preview_limits, facts, now))
+            return explain(pipeline, facts, now, confirmed, limits) | {"domains": self._describe()}
         except ProtocolError as error:
             return {"error": str(error)}
         except UnicodeEncodeError:
@@ -103,13 +134,16 @@ class Control:
             self._observe(Trouble("internal error in explaining", why, "error"))
             return {"error": f"internal error: {why}"}
 
-    async def _confirmed(self, attributes: Mapping[str, str]) -> Match | None:
-        pipeline = self._answerer.pipeline
-        if not (domain := pipeline.unconfirmed(facts_of(pipeline, attributes))):
-            return None
-        said: asyncio.Future[Match] = asyncio.get_running_loop().create_future()
-        self._answerer.confirm(domain, said.set_result)
-        return await said
+    async def _confirmed(self, pipeline: Pipeline, facts: Facts) -> Match | None:
+        domain = pipeline.unconfirmed(facts)
+        return await _word(partial(self._answerer.confirm, domain)) if domain else None
+
+
+async def _word(ask: Callable[[Callable[[T], None]], None]) -> T:
+    """What a backend says, which calls back when it knows."""
+    said: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    ask(said.set_result)
+    return await said
 
 
 def ask(state_dir: Path, question: Mapping[str, Any], timeout: float = 5.0) -> dict[str, Any] | None:

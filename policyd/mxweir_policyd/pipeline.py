@@ -15,15 +15,14 @@ Pure: the time and the domain table are handed in, so `mxweir explain` runs this
 very code.
 """
 
-from collections.abc import Set
-from functools import partial
+from collections.abc import Callable, Set
 from typing import NamedTuple, Protocol
 
 from mxweir.access import AccessList
 from mxweir.domains.match import Match, State
 from mxweir.events import PASS, Decision
 from mxweir.facts import Facts, Folder
-from mxweir.ratelimit.limits import Limits
+from mxweir.ratelimit.limits import Limits, Preview
 from mxweir.trail import Step
 from mxweir_policyd.decision import blocked, by_limits, relay_denied, relay_unknown, unconfirmed
 from mxweir_policyd.express import Express, write_express
@@ -65,7 +64,7 @@ class Pipeline:
     """The checks of one configuration."""
 
     def __init__(self, folder: Folder, access: AccessList, domains: Domains, limits: Limits) -> None:
-        self._folder = folder
+        self.folder = folder
         self._access = access
         self.domains = domains
         self.limits = limits
@@ -83,12 +82,12 @@ class Pipeline:
 
     def write_lane(self) -> None:
         """Write the express lane anew: the limits have other tables, or there are access entries now."""
-        self.express = write_express(self._folder, self._access, self.domains, self.limits)
+        self.express = write_express(self.folder, self._access, self.domains, self.limits)
 
     def facts(self, request: Attributes) -> Facts:
         """Everything about a request, derived once."""
         state, client, helo, sender, recipient, queue_id, instance, size, user, context = request
-        folder = self._folder
+        folder = self.folder
         context = context if context in CONTEXTS else b""
         parts = folder.client[client], folder.sender[sender], folder.recipient[recipient], helo, user
         return tuple.__new__(Facts, (*parts, state, context, instance, queue_id, size))
@@ -126,20 +125,26 @@ class Pipeline:
             return ""
         return domain if self.domains.find(domain).state is State.UNCONFIRMED else ""
 
-    def explain(self, facts: Facts, now: float, confirmed: Match | None = None) -> Explanation:
-        """What `decide` would answer, with the trail; charges nothing."""
-        decision = PASS
-        trail: list[Step] = []
-        relay = partial(self._preview_relay, confirmed)
-        for preview in (self._preview_access, relay, self._preview_limits):
-            found, steps = preview(facts, now)
-            if decision is not PASS or (
-                trail and trail[0].outcome == "allow" and preview == self._preview_limits
-            ):
-                steps = [step._replace(outcome="not reached") for step in steps]
+    def preview_limits(self, facts: Facts, now: float, then: Callable[[Preview], None]) -> None:
+        """Have `then` called with what the limits would say; charges nothing."""
+        then(self.limits.preview(facts, now))
+
+    def explain(
+        self, facts: Facts, now: float, confirmed: Match | None = None, limits: Preview | None = None
+    ) -> Explanation:
+        """What `decide` would answer, with the trail; charges nothing.
+
+        `limits` is what the limits would say, if not those of this process.
+        """
+        decision, trail = self._preview_access(facts, now)
+        allowed = bool(trail) and trail[0].outcome == "allow"
+        relay = self._preview_relay(confirmed, facts)
+        outcome, steps = limits or self.limits.preview(facts, now)
+        for reached, (found, more) in ((True, relay), (not allowed, (by_limits(outcome), steps))):
+            if decision is PASS and reached:
+                decision, trail = found, trail + more
             else:
-                decision = found
-            trail += steps
+                trail += [step._replace(outcome="not reached") for step in more]
         return Explanation(decision, trail)
 
     def _preview_access(self, facts: Facts, now: float) -> tuple[Decision, list[Step]]:
@@ -151,9 +156,7 @@ class Pipeline:
         step = Step("access", entry.rule, entry.value, "allow" if entry.allow else "block", note=entry.reason)
         return (PASS if entry.allow else blocked(entry)), [step]
 
-    def _preview_relay(
-        self, confirmed: Match | None, facts: Facts, now: float
-    ) -> tuple[Decision, list[Step]]:
+    def _preview_relay(self, confirmed: Match | None, facts: Facts) -> tuple[Decision, list[Step]]:
         domain = facts.recipient.domain
         if facts.context not in (b"", b"relay") or not domain:
             return PASS, []
@@ -168,10 +171,6 @@ class Pipeline:
         inherited = match.by and match.by != domain
         note = by + (f"below {match.by}, which includes its subdomains" if inherited else match.state.value)
         return PASS, [Step("relay", "", domain, "pass", note=note)]
-
-    def _preview_limits(self, facts: Facts, now: float) -> tuple[Decision, list[Step]]:
-        outcome, steps = self.limits.preview(facts, now)
-        return by_limits(outcome), steps
 
 
 def _is_literal(domain: str) -> bool:

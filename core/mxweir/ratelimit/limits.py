@@ -74,6 +74,9 @@ class Outcome(NamedTuple):
     observed: tuple[Observed, ...]
 
 
+Preview = tuple[Outcome, list[Step]]
+"""What limits would say, with the figures of each."""
+
 NO_OBJECTION = Outcome(None, ())
 
 
@@ -246,7 +249,7 @@ class Limits:
             table.put(key, mark)
         return Outcome(None, observed) if observed else NO_OBJECTION
 
-    def preview(self, facts: AnyFacts, now: float) -> tuple[Outcome, list[Step]]:
+    def preview(self, facts: AnyFacts, now: float) -> Preview:
         """What `decide` would say, with each limit's figures; charges nothing."""
         asked = self.asked_at(facts.state, facts.context)
         if asked and identity_of(facts) in self.repeats:
@@ -298,7 +301,7 @@ class Limits:
         return {moment: tuple(limit for limit in self.limits if limit.asked_at(moment)) for moment in _UNITS}
 
 
-def looked(looks: Iterable[Look], *, repeated: bool = False) -> tuple[Outcome, list[Step]]:
+def looked(looks: Iterable[Look], *, repeated: bool = False) -> Preview:
     """What the limits would say to a question by their figures, in their order, and the steps to it."""
     if repeated:
         note = "this very question was counted before"

@@ -24,6 +24,7 @@ from mxweir.ratelimit.limits import (
     Limits,
     Look,
     Outcome,
+    Preview,
     Refusal,
     identity_of,
     looked,
@@ -164,7 +165,7 @@ class Shared:
                 return Outcome(Refusal(limit, show_key(key), refused.figure, wait, limit.rate(key)), ())
         return None
 
-    def preview(self, facts: AnyFacts, then: Callable[[tuple[Outcome, list[Step]]], None]) -> None:
+    def preview(self, facts: AnyFacts, then: Callable[[Preview], None]) -> None:
         """What `decide` would say, with each limit's figures; charges nothing."""
         question = self.shapes.question(facts)
         if question is None:
@@ -240,7 +241,7 @@ class Shared:
         self,
         facts: AnyFacts,
         question: Question,
-        then: Callable[[tuple[Outcome, list[Step]]], None],
+        then: Callable[[Preview], None],
         peek: Peek | RedisError,
     ) -> None:
         if isinstance(peek, RedisError):

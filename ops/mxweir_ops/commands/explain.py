@@ -93,7 +93,8 @@ def _explain(config: Config, attributes: dict[str, str]) -> tuple[dict[str, Any]
             source = "no daemon runs; the counters are those it saved last"
         except (snapshot.SnapshotError, OSError):
             source = "no daemon runs, and no counters were saved"
-        return control.explain(pipeline, attributes, clock), source
+        facts = control.facts_of(pipeline, attributes)
+        return control.explain(pipeline, facts, clock()), source
     finally:
         replica.close()
 

@@ -14,7 +14,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 _DATE = format_datetime(datetime.now(UTC))
-"""Of now: scanners judge a letter by its age, and one of a fixed date passes a bound in the midst of a test."""
+"""Of now: scanners judge a letter by its age, and a fixed date may pass a bound in the midst of a test."""
 _BODY = b"Hello,\r\n\r\nit is all as it was.\r\n\r\nBert\r\n"
 _EXAMPLES = (
     "/usr/share/doc/spamassassin/examples/sample-*.txt*",

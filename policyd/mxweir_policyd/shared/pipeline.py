@@ -1,7 +1,10 @@
 """The checks, where the limits are counted in Redis."""
 
+from collections.abc import Callable
+
 from mxweir.access import AccessList
-from mxweir.facts import Folder
+from mxweir.facts import Facts, Folder
+from mxweir.ratelimit.limits import Preview
 from mxweir.ratelimit.shared import Shared
 from mxweir_policyd.express import Express
 from mxweir_policyd.pipeline import Domains, Pipeline
@@ -23,9 +26,13 @@ class SharedPipeline(Pipeline):
         super().tick(now)
         self.shared.tick(now)
 
+    def preview_limits(self, facts: Facts, now: float, then: Callable[[Preview], None]) -> None:
+        """Have `then` called with what the limits would say, by what Redis has counted."""
+        self.shared.preview(facts, then)
+
     def write_lane(self) -> None:
         """Write both express lanes anew."""
         super().write_lane()
         self.gather = self.express
         if self.row.shape.counters and not self.shared.apart:
-            self.gather = write_row_express(self._folder, self._access, self.domains, self.shared, self.row)
+            self.gather = write_row_express(self.folder, self._access, self.domains, self.shared, self.row)

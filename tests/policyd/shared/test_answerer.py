@@ -221,8 +221,7 @@ def test_while_redis_cannot_be_asked_nobody_waits_for_it():
 
 def test_a_key_that_redis_refused_is_refused_without_asking_again_until_it_could_pass():
     stand = Stand(limit("sender", '"sender"', "3/minute"))
-    for i in range(4):
-        answers = stand.answer(REQUEST._replace(instance=b"%d" % i))
+    *_, answers = [stand.answer(REQUEST._replace(instance=b"%d" % i)) for i in range(4)]
     assert answers[0] is not None
     assert b"room again in 5 s" in answers[0]
     stand.clock.advance(4.0)
