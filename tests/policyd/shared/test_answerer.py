@@ -1,4 +1,4 @@
-"""Answers by limits that a Redis of paper counts: what is asked, what is answered, and what when it is silent."""
+"""Answers by limits that a Redis of paper counts: what is asked and answered, also when it is silent."""
 
 from collections import Counter
 from collections.abc import Sequence
