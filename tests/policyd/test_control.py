@@ -18,7 +18,7 @@ from mxweir.testing import Recorder, SettableClock
 from mxweir_ops.lab.asking import USUAL
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_policyd.answerer import Answerer
-from mxweir_policyd.control import Control, ControlServer, ask, control_endpoint
+from mxweir_policyd.control import Control, ControlServer, ask, control_endpoint, facts_of
 from mxweir_policyd.protocol import MAX_REQUEST, ProtocolError, format_request, parse_request
 from mxweir_policyd.relaydomains.replica import Replica
 from mxweir_policyd.worker import build_pipeline
