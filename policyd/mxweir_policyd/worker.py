@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, Protocol, cast
 
 from mxweir import service
-from mxweir.access import AccessList
+from mxweir.access import AccessList, Index
 from mxweir.background import Work
 from mxweir.clock import Clock
 from mxweir.config import Config
@@ -27,8 +27,10 @@ from mxweir.ratelimit.shared import Shared
 from mxweir.redis.servers import Servers, connect
 from mxweir.serving import Listening
 from mxweir.threads import in_thread
+from mxweir_policyd.accesslist.commands import Commands
 from mxweir_policyd.answerer import Answerer
 from mxweir_policyd.control import Control
+from mxweir_policyd.limitscontrol import LimitsControl
 from mxweir_policyd.pipeline import Domains, Pipeline
 from mxweir_policyd.session import MapSession, PolicySession, Sessions
 from mxweir_policyd.shared.answerer import SharedAnswerer
@@ -61,12 +63,18 @@ def snapshot_path(state_dir: Path) -> Path:
 
 
 def build_pipeline(
-    config: Config, domains: Domains, share: Callable[[Limits], Shared] | None = None
+    config: Config,
+    domains: Domains,
+    share: Callable[[Limits], Shared] | None = None,
+    commands: Index | None = None,
 ) -> Pipeline:
-    """The checks of a configuration, with empty counters; with `share`, limits are counted in Redis."""
+    """The checks of a configuration, with empty counters; with `share`, limits are counted in Redis.
+
+    `commands` are the access entries that operators made by command.
+    """
     keys = config.keys
     folder = Folder(keys.ipv4_prefix, keys.ipv6_prefix, keys.recipient_delimiter)
-    access = AccessList(config.access, folder)
+    access = AccessList(config.access, folder, commands)
     rules = [rule for rule in config.limit if not rule.by_content]
     factor = config.redis.degraded_factor if config.redis else 1.0
     limits = Limits(rules, folder, config.policyd.max_keys, factor)
@@ -93,16 +101,20 @@ class Worker:
         self._clock = clock
         self._observe = observe
         self._servers = connect(config.redis, observe) if config.redis else None
+        self._commands = Commands(config, self._servers, clock, observe, metrics)
         kind = SharedAnswerer if self._servers else Answerer
         self._answerer = kind(self._pipeline(config), clock, observe, domains.confirm, tell_each=tell_each)
-        self._control = Control(self._answerer, domains.describe, observe)
+        self._commands.first_or_last = self._write_lane
+        limits = LimitsControl(lambda: self._answerer.pipeline, clock)
+        others = {"limits": limits.answer, "access": self._commands.say}
+        self._control = Control(self._answerer, domains.describe, observe, others)
         self.sessions = Sessions(config.policyd.max_connections, self._answerer)
         self._gauges(metrics)
 
     async def start(self) -> None:
         """Go on with the counters of a former process, and be ready for many connections."""
         self.allow_files()
-        await self.reach_redis()
+        await self.prepare()
         path = snapshot_path(self._config.state_dir)
         try:
             count = snapshot.read(path, self._answerer.pipeline.limits, self._clock())
@@ -116,10 +128,12 @@ class Worker:
             )
             path.rename(kept)
 
-    async def reach_redis(self) -> None:
-        """Connect to Redis, if there is one; that it cannot be reached stops nobody."""
+    async def prepare(self) -> None:
+        """Connect to Redis, if there is one, and know what operators said; no failure of either stops us."""
+        self._commands.load()
         if self._servers:
             await self._servers.start()
+            await self._commands.first_news()
 
     def allow_files(self) -> None:
         """Let this process have as many connections as are allowed."""
@@ -151,10 +165,12 @@ class Worker:
     def asking(self) -> Iterator[Work]:
         """What answering alone needs of that."""
         yield from self._domains.asking()
+        yield from self._commands.works()
 
     def tick(self) -> None:
         """Call it every second or so."""
         self._answerer.pipeline.tick(self._clock())
+        self._commands.tick()
 
     def stalled(self) -> str:
         """Which loop beside the daemon's own does not turn: there is none."""
@@ -176,6 +192,7 @@ class Worker:
         while self.sessions.open and monotonic() < until:
             await asyncio.sleep(0.05)
             self.sessions.close_idle()
+        self._commands.close()
 
     async def end(self, served: bool) -> None:
         """Keep the counters for the next process.
@@ -207,7 +224,11 @@ class Worker:
         self._observe(Trouble("counters not saved", f"{path}: {error.strerror}; the former file stays"))
 
     def _pipeline(self, config: Config) -> Pipeline:
-        return build_pipeline(config, self._domains.table, self._share if self._servers else None)
+        share = self._share if self._servers else None
+        return build_pipeline(config, self._domains.table, share, self._commands.index)
+
+    def _write_lane(self) -> None:
+        self._answerer.pipeline.write_lane()
 
     def _share(self, limits: Limits) -> Shared:
         redis, servers = cast("Redis", self._config.redis), cast("Servers", self._servers)

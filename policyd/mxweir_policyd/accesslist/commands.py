@@ -1,6 +1,7 @@
 """The operators' list of a running daemon: in the file of this host, and in Redis where there is one."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,9 @@ from mxweir_policyd.accesslist import kept, remote
 from mxweir_policyd.accesslist.book import Book
 from mxweir_policyd.accesslist.follow import Follower
 from mxweir_policyd.accesslist.record import Record, parse
+
+_FIRST_NEWS = 1.0
+"""Seconds."""
 
 _TOLD = 5
 """Changes that are told one by one."""
@@ -58,10 +62,10 @@ class Commands:
         load(self._path, self._book, self._clock(), self._observe)
         self._look()
 
-    async def first_news(self, seconds: float) -> None:
-        """Catch up with Redis before serving, for at most that long: what is known serves meanwhile."""
+    async def first_news(self) -> None:
+        """Catch up with Redis before serving, for a second at most: else what is known serves meanwhile."""
         if self._follower is not None:
-            await asyncio.wait([asyncio.ensure_future(self._follower.catch_up())], timeout=seconds)
+            await asyncio.wait([asyncio.ensure_future(self._follower.catch_up())], timeout=_FIRST_NEWS)
 
     def works(self) -> Iterable[Callable[[], Coroutine[None, None, None]]]:
         """What goes on in the background, each for ever."""
@@ -76,8 +80,11 @@ class Commands:
             self._unsaved = True
             self._look()
 
-    async def say(self, said: str) -> dict[str, Any]:
-        """An operator's word, given on this host; without Redis. What became of it, in JSON's types."""
+    async def say(self, said: Any) -> dict[str, Any]:
+        """An operator's word, given on this host; without Redis. What became of it, in JSON's types.
+
+        Takes what `Record.said` gives; raises ValueError for anything else.
+        """
         if self._follower is not None:
             return {"error": "this daemon's list is in Redis: say it there"}
         record = parse(f"0 0 {said}")
@@ -190,7 +197,8 @@ def load(path: Path, book: Book, now: float, observe: Observer) -> None:
     except (kept.DamagedError, OSError) as error:
         aside = path.with_suffix(".broken")
         observe(Trouble("access list not loaded", f"{path}: {error}; kept as {aside.name}", "error"))
-        path.rename(aside)
+        with contextlib.suppress(OSError):  # another worker was quicker
+            path.rename(aside)
         return
     for record in held.records:
         book.take(record, now)
