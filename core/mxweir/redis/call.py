@@ -21,7 +21,7 @@ class Call:
     A slotted class and no dataclass: there is one for each turn of the loop.
     """
 
-    __slots__ = ("deadline", "hops", "permit", "script", "sent", "then", "words")
+    __slots__ = ("asking", "deadline", "hops", "permit", "script", "sent", "then", "words")
 
     def __init__(self, words: Words, then: Then, sent: float, timeout: float, script: Script | None = None):
         self.words = words
@@ -31,6 +31,8 @@ class Call:
         self.deadline = sent + timeout
         self.script = script
         """What EVALSHA runs, for when Redis does not have it."""
+        self.asking = False
+        """Whether it goes to a node that its slot is being moved to."""
         self.permit = _NO_PERMIT
         self.hops = 0
         """How often it was sent on to another node of a Cluster."""

@@ -8,12 +8,13 @@ is a new one, for what answers may be another server, and well.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from mxweir.backoff import Backoff
 from mxweir.breaker import Breaker, Change, Settings, State
 from mxweir.endpoint import Endpoint
 from mxweir.events import Trouble
-from mxweir.redis.call import Call
+from mxweir.redis.call import Call, Words
 from mxweir.redis.dial import Manners, greet, open_link
 from mxweir.redis.errors import RedisError
 from mxweir.redis.replies import error_of
@@ -31,7 +32,8 @@ class Master:
     """A server and the connection to it.
 
     `find` says where it is, each time anew, or raises RedisError. `astray` is asked
-    about each error reply, and says whether it has taken the call into its hands.
+    about each error reply, and says whether it has taken the call into its hands;
+    `lost` is called when a connection has ended or was not to be had.
     """
 
     def __init__(
@@ -39,16 +41,19 @@ class Master:
         manners: Manners,
         find: Callable[[], Awaitable[Endpoint]],
         astray: Callable[["Master", Call, str], bool] = lambda *_: False,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._manners = manners
         self._find = find
         self._astray = astray
+        self._lost = lost
         self._clock = manners.clock
         self._link: Link | None = None
         self._breaker = Breaker(_BREAKER, self._clock())
         self._backoff = Backoff(_FIRST, _MOST)
         self._standing = Standing(manners.observe, self._clock)
         self._tried = asyncio.Event()
+        self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.endpoint: Endpoint | None = None
         """Where it was found last."""
@@ -59,6 +64,11 @@ class Master:
     def connected(self) -> bool:
         """Whether there is a connection."""
         return self._link is not None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the first try to connect is still under way."""
+        return not self._tried.is_set()
 
     @property
     def available(self) -> bool:
@@ -80,7 +90,8 @@ class Master:
         await self._tried.wait()
 
     def renew(self, why: str) -> None:
-        """Find it anew, and connect there."""
+        """Find it anew, and connect there: soon, but not all hosts in the same instant."""
+        self._news.set()
         if self._link is not None:
             self._link.close(why)
 
@@ -102,13 +113,20 @@ class Master:
             self._refuse(call, "left alone until it has answered again")
             return
         call.permit = permit
+        if call.asking:
+            link.ask(("ASKING",), call.deadline - call.sent)
         link.send(call)
 
-    def asking(self, call: Call) -> None:
-        """Send a call for a slot that is being moved here (Redis Cluster specification, ASK redirection)."""
-        if self._link is not None and self._link.has_room():
-            self._link.ask(("ASKING",), call.deadline - call.sent)
-        self.call(call)
+    async def ask(self, words: Words, seconds: float) -> Any:
+        """Give a command and wait so long for its reply; RedisError included."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def then(reply: object) -> None:
+            if not answer.done():
+                answer.set_result(reply)
+
+        self.call(Call(words, then, self._clock(), seconds))
+        return await answer
 
     async def _keep(self) -> None:
         while True:
@@ -120,7 +138,19 @@ class Master:
             else:
                 await self._serve(link)
             self._tried.set()
-            await asyncio.sleep(self._backoff.failed(random.random()))  # noqa: S311 - no secret
+            self._lost()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait before the next try; when there is something new, only as long as after a first failure."""
+        self._news.clear()
+        try:
+            async with asyncio.timeout(self._backoff.failed(random.random())):  # noqa: S311 - no secret
+                await self._news.wait()
+        except TimeoutError:
+            return
+        self._backoff.succeeded()
+        await asyncio.sleep(self._backoff.failed(random.random()))  # noqa: S311 - no secret
 
     async def _serve(self, link: Link) -> None:
         """Let calls go over a connection until it ends."""
@@ -176,8 +206,8 @@ class Master:
         self._count(error)
         if change is not None:
             self._tell(change, error)
-        if error.kind == "read-only":
-            self.renew(str(error))
+        if error.kind == "read-only" and self._link is not None:
+            self._link.close(str(error))
         self._answer(call, error)
 
     def _again(self, call: Call, text: str) -> bool:
@@ -186,6 +216,8 @@ class Master:
         if text.startswith("NOSCRIPT") and call.script is not None and link is not None and link.has_room():
             call.words = ("EVAL", call.script.source, *call.words[2:])
             call.script = None
+            if call.asking:
+                link.ask(("ASKING",), call.deadline - call.sent)
             link.send(call)
             return True
         if self._astray(self, call, text):

@@ -16,8 +16,9 @@ from mxweir.config.sections import Redis
 from mxweir.events import Observer
 from mxweir.redis.call import Then
 from mxweir.redis.script import Script
-from mxweir.redis.url import Topology
 from mxweir.service import SettingError
+
+__all__ = ["Servers", "Then", "connect"]
 
 
 class Servers(Protocol):
@@ -67,14 +68,9 @@ def connect(settings: Redis, observe: Observer, clock: Clock = time.monotonic) -
     Raises SettingError in one line: hiredis is missing, a certificate cannot be read.
     """
     try:
-        from mxweir.redis import client, dial  # noqa: PLC0415 - hiredis is an extra
+        from mxweir.redis import topologies  # noqa: PLC0415 - hiredis is an extra
     except ImportError as error:
         raise SettingError(
             f"redis.url: {error.name} is not installed; the extra mxweir[redis] brings it"
         ) from None
-    url = settings.url
-    manners = dial.Manners(url.login, url.database, dial.tls_of(settings), observe, clock)
-    match url.topology:
-        case Topology.SINGLE:
-            return client.single(manners, url.addresses[0])
-    raise NotImplementedError
+    return topologies.client_of(settings, observe, clock)

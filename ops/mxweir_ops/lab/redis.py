@@ -37,6 +37,9 @@ class Redis(Freezable):
     directory. `settings` are lines of redis.conf that go over the lab's.
     """
 
+    options: tuple[str, ...] = ()
+    """Of the command line."""
+
     def __init__(self, directory: Path, settings: Mapping[str, str] | None = None, name: str = "redis"):
         self.directory = directory / name
         self.inet: Inet = free_endpoint()
@@ -57,8 +60,9 @@ class Redis(Freezable):
     def start(self) -> None:
         """Start it and wait until it answers; LabError says in one line why it does not."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._configure()
-        argv = [program("redis-server", "redis-server"), self.directory / "redis.conf"]
+        self.configure()
+        argv: list[str | Path] = [program("redis-server", "redis-server"), self.directory / "redis.conf"]
+        argv += self.options
         self._child = Child("redis", argv, self.directory / "log")
         self._child.wait_ready(self.answers, _START_SECONDS)
 
@@ -100,15 +104,20 @@ class Redis(Freezable):
             return False
         return True
 
-    def _configure(self) -> None:
+    def configure(self) -> None:
+        """Write what the next start is to have."""
         settings = _SETTINGS | {
             "dir": str(self.directory),
             "port": str(self.inet.port),
             "unixsocket": self.unix.path,
             "unixsocketperm": "777",
         }
-        lines = (settings | self.settings).items()
-        (self.directory / "redis.conf").write_text("".join(f"{name} {value}\n" for name, value in lines))
+        self.write(settings | self.settings)
+
+    def write(self, settings: Mapping[str, object]) -> None:
+        """Write redis.conf."""
+        lines = "".join(f"{name} {value}\n" for name, value in settings.items())
+        (self.directory / "redis.conf").write_text(lines)
 
 
 def command(endpoint: Endpoint, *words: bytes | str | int, seconds: float = 10.0) -> Any:

@@ -1,6 +1,7 @@
 """Clients of private servers, and what most tests ask them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from mxweir.config import Redis as Settings
+from mxweir.events import Trouble
 from mxweir.redis.errors import RedisError
 from mxweir.redis.script import Script
 from mxweir.redis.servers import Servers, connect
@@ -20,7 +22,7 @@ WRITE = Script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
 """A script that writes, as ours do."""
 
 TIMEOUT = 0.25
-MARGIN = 1.0
+MARGIN = 3.0
 """Seconds: what this machine may hold up an answer by when eight others work on it."""
 
 
@@ -56,9 +58,17 @@ class Asker:
         """What was told, by name."""
         return [getattr(event, "what", "") for event in self.told.events]
 
+    def detail(self, what: str) -> str:
+        """The detail of the first trouble of this name."""
+        return next(str(e.detail) for e in self.told.events if isinstance(e, Trouble) and e.what == what)
+
     async def until_told(self, what: str, times: int = 1) -> None:
         """Wait until an event of this name has been told that often."""
         await self.until(lambda: self.names().count(what) >= times)
+
+    def load(self, *keys: str, within: float = TIMEOUT) -> "Load":
+        """Load on these keys."""
+        return Load(self.servers, list(keys) or ["k"], within)
 
     async def _answer(self, send: Callable[[Callable[[object], None]], None], within: float) -> Any:
         answers: list[object] = []
@@ -75,6 +85,66 @@ class Asker:
         assert asyncio.get_running_loop().time() - began < within + MARGIN
         assert len(answers) == 1
         return answers[0]
+
+
+class Load:
+    """Calls every few milliseconds, each on the next of some keys: `async with` begins and ends it.
+
+    At its end each call has had exactly one answer, and had it in time.
+    """
+
+    def __init__(self, servers: Servers, keys: list[str], within: float) -> None:
+        self._servers = servers
+        self._keys = keys
+        self._within = within
+        self._late: list[str] = []
+        self._answers: list[int] = []
+        self.good: dict[str, float] = {}
+        """When a key last had a reply."""
+        self.failed: set[str] = set()
+        """Kinds of errors, each with its detail."""
+        self.kinds: set[str] = set()
+
+    async def __aenter__(self) -> "Load":
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._task.cancel()
+        async with asyncio.timeout(self._within + MARGIN):
+            while not all(self._answers):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert set(self._answers) == {1}
+        assert self._late == []
+
+    async def well(self, since: float, seconds: float = 20.0) -> None:
+        """Wait until every key has had a reply to a call that was made after that time."""
+        async with asyncio.timeout(seconds):
+            while not all(self.good.get(key, 0.0) > since for key in self._keys):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    async def _run(self) -> None:
+        while True:
+            for key in self._keys:
+                self._send(key)
+                await asyncio.sleep(0.005)
+
+    def _send(self, key: str) -> None:
+        number, began = len(self._answers), time.monotonic()
+        self._answers.append(0)
+
+        def then(reply: object) -> None:
+            self._answers[number] += 1
+            took = time.monotonic() - began
+            if took > self._within + MARGIN:
+                self._late.append(f"{took:.3f} s: {reply!r}")
+            if isinstance(reply, RedisError):
+                self.kinds.add(reply.kind)
+                self.failed.add(str(reply))
+            else:
+                self.good[key] = began
+
+        self._servers.eval(WRITE, [key], [1], then, self._within)
 
 
 Connect = Callable[..., Any]

@@ -1,0 +1,157 @@
+"""Several private Redis: a master that sentinels watch, and a Cluster."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mxweir.endpoint import Inet
+from mxweir_ops.lab.place import free_port
+from mxweir_ops.lab.process import LabError, Server, wait_until
+from mxweir_ops.lab.redis import Redis
+
+MASTER = "lab"
+"""What the sentinels call the master."""
+
+_READY_SECONDS = 60.0
+_THIRD = 5461
+"""Slots of each master of a Cluster."""
+
+
+class Replica(Redis):
+    """A Redis that follows another, read-only, from its start on."""
+
+    def __init__(self, directory: Path, master: Redis, name: str = "replica"):
+        super().__init__(directory, {"replicaof": f"{master.inet.host} {master.inet.port}"}, name)
+
+    def follows(self) -> bool:
+        """Whether it has what its master has."""
+        return self.info("replication").get("master_link_status") == "up"
+
+
+class Sentinel(Redis):
+    """Watches a master; `quorum` of them replace it once it has been dead for a second."""
+
+    options = ("--sentinel",)
+
+    def __init__(self, directory: Path, master: Redis, quorum: int, name: str):
+        self._monitor = f"{MASTER} {master.inet.host} {master.inet.port} {quorum}"
+        super().__init__(directory, name=name)
+
+    def knows(self, replicas: int, sentinels: int) -> bool:
+        """Whether it has found that many replicas, and that many others of its kind."""
+        told = self.cli("SENTINEL", "MASTER", MASTER)
+        found = dict(zip(told[::2], told[1::2], strict=True))
+        counts = int(found[b"num-slaves"]), int(found[b"num-other-sentinels"])
+        return counts == (replicas, sentinels) and found[b"flags"] == b"master"
+
+    def chosen(self) -> Inet:
+        """Where it says that the master is."""
+        host, port = self.cli("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
+        return Inet(host.decode(), int(port))
+
+    def configure(self) -> None:
+        """Write what the next start is to have."""
+        lines = {
+            "dir": self.directory,
+            "bind": self.inet.host,
+            "port": self.inet.port,
+            "unixsocket": self.unix.path,
+            "unixsocketperm": 777,
+            "sentinel monitor": self._monitor,
+            f"sentinel down-after-milliseconds {MASTER}": 1000,
+            f"sentinel failover-timeout {MASTER}": 5000,
+        }
+        self.write(lines)
+
+
+class Watched(Server):
+    """A master, a replica of it, and three sentinels that watch both."""
+
+    def __init__(self, directory: Path, settings: Mapping[str, str] | None = None):
+        self.master = Redis(directory, settings, "master")
+        self.replica = Replica(directory, self.master)
+        self.replica.settings.update(settings or {})
+        self.sentinels = [Sentinel(directory, self.master, 2, f"sentinel{n}") for n in range(3)]
+
+    @property
+    def url(self) -> str:
+        """As `redis.url` takes it."""
+        return f"redis+sentinel://{','.join(f'{s.inet.host}:{s.inet.port}' for s in self.sentinels)}/{MASTER}"
+
+    def start(self) -> None:
+        """Start all and wait until they have found each other."""
+        for server in (self.master, self.replica, *self.sentinels):
+            server.start()
+        if not wait_until(lambda: all(s.knows(1, 2) for s in self.sentinels), _READY_SECONDS):
+            raise LabError("the sentinels do not find each other")
+
+    def stop(self) -> None:
+        """Stop all."""
+        for server in (*self.sentinels, self.replica, self.master):
+            server.stop()
+
+
+class Cluster(Server):
+    """Three masters with a third of the slots each; the first of them has a replica, if one is wanted."""
+
+    def __init__(self, directory: Path, replica: bool = False):
+        self._ports = [free_port() for _ in range(4 if replica else 3)]
+        lines = [self._lines(port) for port in self._ports]
+        self.nodes = [Redis(directory, settings, f"node{n}") for n, settings in enumerate(lines)]
+        self.masters = self.nodes[:3]
+
+    @property
+    def url(self) -> str:
+        """As `redis.url` takes it."""
+        return f"redis+cluster://{','.join(f'{n.inet.host}:{n.inet.port}' for n in self.masters)}"
+
+    def start(self) -> None:
+        """Start all and wait until they agree that all is well."""
+        for number, node in enumerate(self.nodes):
+            node.directory.mkdir(parents=True, exist_ok=True)
+            (node.directory / "nodes.conf").write_text(self._nodes(number))
+            node.start()
+        if not wait_until(lambda: all(self.well(node) for node in self.nodes), _READY_SECONDS):
+            raise LabError("the nodes of the Cluster do not agree")
+
+    def stop(self) -> None:
+        """Stop all."""
+        for node in self.nodes:
+            node.stop()
+
+    def well(self, node: Redis) -> bool:
+        """Whether a node sees all others, and all slots served."""
+        told = node.cli("CLUSTER", "INFO").decode()
+        links = node.cli("CLUSTER", "NODES").decode()
+        return "cluster_state:ok" in told and "disconnected" not in links
+
+    def identity(self, number: int) -> str:
+        """The id that a node has."""
+        return f"{number + 1:040x}"
+
+    def owner(self, slot: int) -> Redis:
+        """The node that has a slot from the start."""
+        return self.masters[min(slot // _THIRD, 2)]
+
+    @staticmethod
+    def _lines(port: int) -> dict[str, str]:
+        return {
+            "cluster-enabled": "yes",
+            "cluster-config-file": "nodes.conf",
+            "cluster-port": str(port),
+            "cluster-node-timeout": "2000",
+            "cluster-require-full-coverage": "no",
+            "cluster-replica-validity-factor": "0",
+        }
+
+    def _nodes(self, me: int) -> str:
+        """What a node would have written about all of them: so none has to be introduced."""
+        text = ""
+        for number, node in enumerate(self.nodes):
+            at = f"{node.inet.host}:{node.inet.port}@{self._ports[number]}"
+            mine = "myself," if number == me else ""
+            first, last = number * _THIRD, 16383 if number == 2 else (number + 1) * _THIRD - 1
+            what = f"{mine}master - 0 0 {number + 1} connected {first}-{last}"
+            if number == 3:
+                what = f"{mine}slave {self.identity(0)} 0 0 1 connected"
+            text += f"{self.identity(number)} {at} {what}\n"
+        return f"{text}vars currentEpoch 3 lastVoteEpoch 0\n"

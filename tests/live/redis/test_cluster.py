@@ -1,0 +1,146 @@
+"""A client of a Cluster of three masters."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mxweir.redis.script import Script
+from mxweir.redis.slots import slot_of
+from mxweir_ops.lab.place import temporary_directory
+from mxweir_ops.lab.process import wait_until
+from mxweir_ops.lab.redis_topologies import Cluster
+
+KEYS = [f"key{n}" for n in range(12)]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cluster]:
+    """For tests that stop no node; one that moves a slot has keys of its own."""
+    with temporary_directory() as directory, Cluster(directory) as servers:
+        yield servers
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A Cluster of the test's own."""
+    with temporary_directory() as directory, Cluster(directory) as servers:
+        yield servers
+
+
+def move(cluster, slot, target, *, while_moving=lambda: None):
+    """Move a slot with its keys to another node, as `redis-cli --cluster reshard` does."""
+    source = cluster.owner(slot)
+    ids = {node: cluster.identity(number) for number, node in enumerate(cluster.nodes)}
+    target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+    source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+    while_moving()
+    while keys := source.cli("CLUSTER", "GETKEYSINSLOT", slot, 10):
+        source.cli("MIGRATE", target.inet.host, target.inet.port, "", 0, 5000, "KEYS", *keys)
+    while_moving()
+    for node in (target, source, *cluster.masters):
+        node.cli("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+
+
+async def test_each_key_is_asked_for_where_its_slot_is(shared, connected):
+    asker = await connected(shared.url)
+    assert asker.servers.clustered
+    for key in KEYS:
+        assert await asker.eval(key) == 1
+        assert shared.owner(slot_of(key)).cli("GET", key) == b"1"
+    assert sorted(asker.names()) == ["Redis connected"] * 4  # the map, and three masters
+    assert not any("errorstat_MOVED" in node.info("errorstats") for node in shared.masters)
+
+
+async def test_one_node_that_answers_is_enough_to_begin_with(cluster, connected):
+    cluster.nodes[0].freeze()
+    asker = await connected(cluster.url)
+    await asker.until_well(next(key for key in KEYS if cluster.owner(slot_of(key)) is cluster.nodes[1]))
+
+
+async def test_slots_that_move_under_load_are_followed_and_no_call_fails(shared, connected):
+    asker = await connected(shared.url)
+    keys = [f"moving{n}" for n in range(12)]
+    key = keys[0]
+    target = next(node for node in shared.masters if node is not shared.owner(slot_of(key)))
+    async with asker.load(*keys, within=10.0) as load:
+        await load.well(time.monotonic())
+        await asyncio.to_thread(move, shared, slot_of(key), target, while_moving=lambda: time.sleep(0.3))
+        await load.well(time.monotonic())
+    assert load.failed == set()
+    assert int(target.cli("GET", key)) > 0
+    assert target.calls("asking") > 0
+    assert asker.names() == ["Redis connected"] * 4
+
+
+async def test_a_call_with_two_keys_waits_until_both_have_moved(shared, connected):
+    asker = await connected(shared.url)
+    both = Script("return {redis.call('INCR', KEYS[1]), redis.call('INCR', KEYS[2])}")
+    slot = slot_of("{tag}a")
+    source = shared.owner(slot)
+    target = next(node for node in shared.masters if node is not source)
+    source.cli("MSET", "{tag}a", 1, "{tag}b", 1)
+    answers: list[object] = []
+    steps = iter(["one has moved", "both have moved"])
+
+    def while_moving() -> None:
+        if next(steps) == "one has moved":
+            source.cli("MIGRATE", target.inet.host, target.inet.port, "{tag}a", 0, 5000)
+            loop.call_soon_threadsafe(eval_both)
+            assert wait_until(lambda: "errorstat_TRYAGAIN" in source.info("errorstats"), 10)
+
+    def eval_both() -> None:
+        asker.servers.eval(both, ["{tag}a", "{tag}b"], [], answers.append, 20.0)
+
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(move, shared, slot, target, while_moving=while_moving)
+    await asker.until(lambda: bool(answers))
+    assert answers == [[2, 2]]
+
+
+async def test_a_master_killed_under_load_fails_its_own_keys_only_until_its_replica_takes_over(connected):
+    with temporary_directory() as directory, Cluster(directory, replica=True) as cluster:
+        asker = await connected(cluster.url)
+        theirs = [key for key in KEYS if cluster.owner(slot_of(key)) is not cluster.nodes[0]]
+        async with asker.load(*KEYS) as load, asker.load(*theirs, within=10.0) as others:
+            await load.well(time.monotonic())
+            cluster.nodes[0].kill()
+            await others.well(time.monotonic())
+            await asker.until(lambda: cluster.nodes[3].info("replication")["role"] == "master", 60)
+            await load.well(time.monotonic())
+        assert others.failed == set()
+        assert load.kinds <= {"connection", "unavailable", "timeout", "down"}
+
+
+async def test_a_master_that_comes_back_is_asked_again(cluster, connected):
+    asker = await connected(cluster.url)
+    key = next(key for key in KEYS if cluster.owner(slot_of(key)) is cluster.nodes[2])
+    async with asker.load(*KEYS) as load:
+        await load.well(time.monotonic())
+        cluster.nodes[2].kill()
+        await asker.until(lambda: "unavailable" in load.kinds)
+        cluster.nodes[2].start()
+        await load.well(time.monotonic())
+    assert int(cluster.nodes[2].cli("GET", key)) > 0
+
+
+async def test_channels_are_heard_whichever_node_they_are_published_at(shared, connected):
+    asker = await connected(shared.url)
+    heard: list[bytes] = []
+    times: list[int] = []
+    asker.servers.subscribe("mxweir:news", heard.append, lambda: times.append(1))
+    await asker.until(lambda: bool(times))
+    for number, node in enumerate(shared.masters):
+        node.cli("PUBLISH", "mxweir:news", number)
+    await asker.until(lambda: sorted(heard) == [b"0", b"1", b"2"])
+
+
+async def test_no_node_at_the_start_is_told_and_found_when_it_comes(cluster, connected):
+    cluster.stop()
+    asker = await connected(cluster.url)
+    assert (await asker.eval()).kind == "unavailable"
+    assert asker.names() == ["Redis not available"]
+    for node in cluster.nodes:
+        node.start()
+    await asker.until_well()
