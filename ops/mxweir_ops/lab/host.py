@@ -68,9 +68,15 @@ class Host(Daemon):
     @property
     def follower(self) -> int:
         """The process id of its follower; LabError when there is none in time."""
-        if not wait_until(lambda: bool(self._followers()), PATIENCE):
+        found: list[int] = []  # looked for once: it may be gone at a second look
+
+        def is_there() -> bool:
+            found[:] = self._followers()
+            return bool(found)
+
+        if not wait_until(is_there, PATIENCE):
             raise LabError("there is no follower")
-        return self._followers()[0]
+        return found[0]
 
     def _followers(self) -> list[int]:
         daemon = self.child.pid
