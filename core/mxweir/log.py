@@ -48,7 +48,8 @@ class LogObserver:
     """Writes events to a stream.
 
     `tick` must be called every second or so, to write what was summed up. With
-    `later`, lines are collected until it calls back.
+    `later`, lines are collected until it calls back. Where `sums_up` is False, another
+    process says how many decisions were not written: it is handed that number.
     """
 
     def __init__(
@@ -58,7 +59,10 @@ class LogObserver:
         daemon: str,
         stream: TextIO | None = None,
         later: Later | None = None,
+        *,
+        sums_up: bool = True,
     ) -> None:
+        self._sums_up = sums_up
         self._clock = clock
         self._budget = settings.decisions.count
         self._period = settings.decisions.period
@@ -93,6 +97,15 @@ class LogObserver:
             self._lines.write(line)
         self._lines.flush()
 
+    def take_unwritten(self) -> int:
+        """How many decisions were not written since this was last asked; somebody else will tell."""
+        count, self._unwritten = self._unwritten, 0
+        return count
+
+    def add_unwritten(self, count: int) -> None:
+        """Another process of the daemon did not write so many decisions."""
+        self._unwritten += count
+
     def tick(self) -> None:
         """Write the summaries that are due."""
         now = self._clock()
@@ -102,7 +115,7 @@ class LogObserver:
             self._logger.warning(
                 "log lines lost", count=lost, reason="whoever reads the log does not keep up"
             )
-        if self._unwritten and now - self._told >= min(self._period, _SUM_UP_AFTER):
+        if self._sums_up and self._unwritten and now - self._told >= min(self._period, _SUM_UP_AFTER):
             self._logger.warning("decisions not written", count=self._unwritten, reason="log.decisions")
             self._unwritten, self._told = 0, now
         for what, (since, count, detail) in list(self._repeated.items()):

@@ -73,7 +73,7 @@ class PolicyDaemon:
 
     def _workers(self) -> Worker | Workers:
         """What answers Postfix in processes of their own, as one service."""
-        return Workers(self._config, self._domains, self._observe, self._log.pass_on, self._metrics)
+        return Workers(self._config, self._domains, self._observe, self._log, self._metrics)
 
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, drain and stop."""

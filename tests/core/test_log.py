@@ -32,10 +32,10 @@ ANYTHING = st.text(max_size=60) | st.sampled_from(
 class Logged:
     """A log observer with a clock by hand, and what it has written."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, sums_up: bool = True, **settings: Any) -> None:
         self.clock = SettableClock()
         self.stream = io.StringIO()
-        self.observer = LogObserver(Log(**settings), self.clock, "policyd", self.stream)
+        self.observer = LogObserver(Log(**settings), self.clock, "policyd", self.stream, sums_up=sums_up)
         self.tell = tell_all(self.observer.handlers())
 
     def lines(self) -> list[str]:
@@ -301,6 +301,31 @@ def test_what_another_process_has_summed_up_counts_as_often_as_it_happened():
         ("first of three", None, None),
         (None, "4", "last of two"),
     ]
+
+
+def test_decisions_that_another_process_did_not_write_are_summed_up_with_our_own():
+    worker = Logged(sums_up=False, decisions=Rate(1, 1.0))
+    daemon = Logged(decisions=Rate(1, 1.0))
+    for logged in (worker, daemon):
+        for _ in range(2):
+            logged.tell(decided())
+    worker.clock.advance(2.0)
+    worker.observer.tick()
+    daemon.observer.add_unwritten(worker.observer.take_unwritten())
+    daemon.observer.add_unwritten(worker.observer.take_unwritten())
+    daemon.clock.advance(2.0)
+    daemon.observer.tick()
+    assert [record["event"] for record in worker.records()] == ["decision"]
+    assert [(record["event"], record.get("count")) for record in daemon.records()] == [
+        ("decision", None),
+        ("decisions not written", "2"),
+    ]
+
+
+def test_lines_of_another_process_go_out_as_they_are():
+    logged = Logged()
+    logged.observer.pass_on("one line\nanother\n")
+    assert logged.lines() == ["one line", "another"]
 
 
 def test_one_trouble_hides_no_other():

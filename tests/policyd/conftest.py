@@ -28,27 +28,32 @@ LOG = '[log]\nformat = "json"\ndecisions = "1000000/second"\n'
 
 
 class Policyd(Daemon):
-    """A policy daemon with its files in a directory of its own; unix sockets, JSON log."""
+    """A policy daemon with its files in a directory of its own; unix sockets, JSON log.
 
-    def __init__(self, directory: Path, rest: str = RULES, **policyd: str) -> None:
+    `always` is part of every configuration, and so are the keys `policyd`.
+    """
+
+    def __init__(self, directory: Path, rest: str = RULES, *, always: str = "", **policyd: str) -> None:
         self.directory = directory
+        self._always = always
+        self._policyd = policyd
         self.state = directory / "state"
         self.state.mkdir(exist_ok=True)
         self.domains = directory / "domains"
         self.domains.write_text("example.org\nexample.net\n.tree.example smtp:[192.0.2.25]\n")
         self.addresses = Addresses.in_directory(directory)
         super().__init__("policyd", directory / "mxweir.toml")
-        self.configure(rest, **policyd)
+        self.configure(rest)
 
     def configure(self, rest: str = RULES, **policyd: str) -> None:
         """Write the configuration; `policyd` are keys of that table, as TOML."""
-        lines = "".join(f"{key} = {value}\n" for key, value in policyd.items())
+        lines = "".join(f"{key} = {value}\n" for key, value in (self._policyd | policyd).items())
         setup = Setup(
             addresses=self.addresses,
             state_dir=self.state,
             domains_file=self.domains,
             policyd=lines,
-            rest=rest + LOG,
+            rest=rest + self._always + LOG,
         )
         self.config_file.write_text(setup.toml())
 
@@ -75,6 +80,12 @@ class Policyd(Daemon):
     def resident(self) -> int:
         """Bytes of memory that it uses now."""
         return int(Path(f"/proc/{self.child.pid}/statm").read_text().split()[1]) * 4096
+
+
+@pytest.fixture(scope="package")
+def kind() -> type[Policyd]:
+    """The class of it, for tests further down that want another configuration."""
+    return Policyd
 
 
 @pytest.fixture(scope="package")

@@ -150,6 +150,16 @@ class Daemon(Server):
             raise RuntimeError(f"mxweir {self.verb} is not running")
         return self._child
 
+    @property
+    def workers(self) -> list[int]:
+        """The ids of its worker processes, where it has some."""
+        found = []
+        for pid in _children(self.child.pid):
+            with suppress(OSError):  # it is gone
+                if b"mxweir_policyd.workers" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return found
+
     def kill(self) -> None:
         """End it as a crash would, with SIGKILL."""
         self.child.kill()
@@ -186,6 +196,20 @@ def get(page: Inet, path: str) -> tuple[int, str]:
         return 0, ""
     finally:
         connection.close()
+
+
+def sockets(pid: int) -> int:
+    """How many sockets a process has open; 0 for one that is gone."""
+    count = 0
+    with suppress(OSError):
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                count += str(file.readlink()).startswith("socket:")
+    return count
+
+
+def _children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 def _quoted(path: Path) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Self, cast
 
+from mxweir.log import LogObserver
 from mxweir.metrics import Figures
 from mxweir_policyd.workers.messages import (
     Answer,
@@ -106,13 +107,11 @@ class Member:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
-    async def ended(
-        self, log: Callable[[str], None], told: Callable[[Told], None], serves: Callable[[], None]
-    ) -> int:
+    async def ended(self, log: LogObserver, told: Callable[[Told], None], serves: Callable[[], None]) -> int:
         """Hear what it says until it ends; its exit status."""
-        passing = asyncio.ensure_future(self._pass_on(log))
+        passing = asyncio.ensure_future(self._pass_on(log.pass_on))
         try:
-            await self._listen(told, serves)
+            await self._listen(log, told, serves)
             await passing
             return await self._process.wait()
         finally:
@@ -126,12 +125,15 @@ class Member:
                 if not answer.done():
                     answer.set_exception(WorkerEndedError())
 
-    async def _listen(self, told: Callable[[Told], None], serves: Callable[[], None]) -> None:
+    async def _listen(
+        self, log: LogObserver, told: Callable[[Told], None], serves: Callable[[], None]
+    ) -> None:
         reports = cast("asyncio.StreamReader", self._process.stdout)
         while (report := await received(reports)) is not None:
             self.silent = 0
             if isinstance(report, Beat):
                 self.figures = report.figures
+                log.add_unwritten(report.unwritten)
             elif isinstance(report, Closed):
                 self.open -= report.connections
             elif isinstance(report, Told):

@@ -70,9 +70,10 @@ class Told(NamedTuple):
 
 
 class Beat(NamedTuple):
-    """The loop has turned; so much was counted."""
+    """The loop has turned; so much was counted, and so many decisions were not written since the last."""
 
     figures: Figures
+    unwritten: int
 
 
 class Closed(NamedTuple):

@@ -1,9 +1,7 @@
 """The workers together, as the daemon has them: hand out, replace, reload, drain, sum up."""
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from random import random
@@ -13,20 +11,20 @@ from typing import Any
 from mxweir.background import Work, go_on
 from mxweir.backoff import Backoff
 from mxweir.config import Config
-from mxweir.events import Event, Notice, Observer, Switched, Trouble
-from mxweir.metrics import Counter, Figures, Histogram, Metrics, merged
+from mxweir.events import Event, Notice, Observer, Switched, Trouble, notice
+from mxweir.log import LogObserver
+from mxweir.metrics import Metrics
 from mxweir.ratelimit.rate import Rate
 from mxweir.service import ServiceError, SettingError
 from mxweir.serving import Listening
 from mxweir_policyd.domains import RelayDomains
+from mxweir_policyd.workers.figures import Figuring
 from mxweir_policyd.workers.member import Member, WorkerEndedError
-from mxweir_policyd.workers.messages import MAPS, POLICY, Begin, Domains, Question, Show, Take, Told
+from mxweir_policyd.workers.messages import MAPS, POLICY, Begin, Domains, Question, Take, Told
+from mxweir_policyd.workers.placing import Placing
 
 _GOOD = 60.0
 """Seconds that a worker must have lived to be replaced at once."""
-
-_SLOW = 2
-"""Ticks of silence after which a worker is handed no connection while others speak."""
 
 _STALLED = 10
 """Ticks of silence after which the service counts as stalled."""
@@ -36,9 +34,6 @@ _HUNG = 15
 
 _STARTING = 60
 """Ticks that a worker may take until it serves."""
-
-_SCRAPE = 1.0
-"""Seconds that a scrape waits for the workers' figures; then those last heard count."""
 
 _ANSWER = 4.0
 """Seconds for a question of the command line, which waits 5."""
@@ -57,55 +52,47 @@ _SAME = 5.0
 class _Seat:
     """The place of one worker, which is replaced when it ends."""
 
-    number: int
     first: asyncio.Future[None]
     """Done when the first worker serves, or could not start."""
     member: Member | None = None
+    keeping: asyncio.Task[None] | None = None
 
 
 class Workers:
     """Has Postfix answered by `config.policyd.workers` processes."""
 
     def __init__(
-        self,
-        config: Config,
-        domains: RelayDomains,
-        observe: Observer,
-        log: Callable[[str], None],
-        metrics: Metrics,
+        self, config: Config, domains: RelayDomains, observe: Observer, log: LogObserver, metrics: Metrics
     ) -> None:
         self._config = config
         self._domains = domains
         self._observe = observe
         self._log = log
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._seats: list[_Seat] = []
-        self._tasks: list[asyncio.Task[None]] = []
-        self._waiting: list[tuple[bytes, socket.socket]] = []
-        self._retired: Figures = ()
+        self._placing = Placing(self._members, config.policyd.max_connections, observe)
+        self._figuring = Figuring(self._members)
         self._lately: dict[str, float] = {}
         self._stopping = False
-        metrics.others = self._figures
+        metrics.others = self._figuring.read
         domains.changed = lambda pending: self._tell_all(Domains(pending))
 
     # Starting
 
     async def start(self) -> None:
         """Start all, and wait until they serve; raises ServiceError when one cannot."""
-        self._loop = asyncio.get_running_loop()
-        self._seats = [
-            _Seat(number, self._loop.create_future()) for number in range(self._config.policyd.workers)
-        ]
+        self._figuring.loop = loop = asyncio.get_running_loop()
+        self._seats = [_Seat(loop.create_future()) for _ in range(self._config.policyd.workers)]
         for seat in self._seats:
-            self._tasks.append(self._loop.create_task(go_on(partial(self._keep, seat), self._observe)))
+            seat.keeping = loop.create_task(go_on(partial(self._keep, seat), self._observe))
         for seat in self._seats:
             await seat.first
 
     async def listen(self, listening: Listening) -> None:
         """Accept, and hand out what comes. Raises ServiceError in one line."""
         policyd = self._config.policyd
-        listening.hand_on("policy", policyd.listen, partial(self._place, POLICY), self._observe)
-        listening.hand_on("maps", policyd.maps, partial(self._place, MAPS), self._observe)
+        place = self._placing.place
+        listening.hand_on("policy", policyd.listen, partial(place, POLICY), self._observe)
+        listening.hand_on("maps", policyd.maps, partial(place, MAPS), self._observe)
 
     def works(self) -> Iterator[Work]:
         """Nothing beside what `start` has begun."""
@@ -142,7 +129,7 @@ class Workers:
             status = await member.ended(self._log, self._told, partial(self._serves, seat))
         finally:
             seat.member = None
-            self._retired = _lasting(merged(self._retired, member.figures))
+            self._figuring.retire(member)
         why = member.failed.why if member.failed else _ending(status)
         if not seat.first.done():
             kind = SettingError if member.failed and member.failed.status == 2 else ServiceError
@@ -152,28 +139,9 @@ class Workers:
     def _serves(self, seat: _Seat) -> None:
         if not seat.first.done():
             seat.first.set_result(None)
-        self._place_waiting()
-
-    # Connections
-
-    def _place(self, kind: bytes, connection: socket.socket) -> None:
-        """Hand a connection to the worker that has fewest, now or as soon as there is one."""
-        policyd = self._config.policyd
-        if sum(member.open for member in self._members()) + len(self._waiting) >= policyd.max_connections:
-            self._observe(Trouble("too many connections", f"max_connections = {policyd.max_connections}"))
-            connection.close()
-        elif not self._hand(kind, connection):
-            self._waiting.append((kind, connection))
-
-    def _hand(self, kind: bytes, connection: socket.socket) -> bool:
-        serving = [member for member in self._members() if member.serving]
-        serving.sort(key=lambda member: (member.silent > _SLOW, member.open))
-        return any(member.hand(kind, connection) for member in serving)
-
-    def _place_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for kind, connection in waiting:
-            self._place(kind, connection)
+        elif seat.member is not None:
+            self._observe(notice("worker replaced", process=seat.member.pid))
+        self._placing.place_waiting()
 
     def _members(self) -> list[Member]:
         return [seat.member for seat in self._seats if seat.member is not None]
@@ -186,7 +154,7 @@ class Workers:
             member.silent += 1
             if member.silent == (_HUNG if member.serving else _STARTING):
                 self._kill(member, f"has said nothing for {member.silent} s")
-        self._place_waiting()
+        self._placing.place_waiting()
         now = monotonic()
         self._lately = {word: until for word, until in self._lately.items() if until > now}
 
@@ -243,49 +211,31 @@ class Workers:
             self._lately[word] = now + _SAME
         self._observe(event)
 
-    def _figures(self) -> Sequence[Figures]:
-        """What the workers have counted, those that are gone too; from the thread of a scrape."""
-        if self._loop is None or self._loop.is_closed():
-            return ()
-        asking = asyncio.run_coroutine_threadsafe(self._heard(), self._loop)
-        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-            return asking.result(_SCRAPE * 2)
-        return self._last_heard()
-
-    async def _heard(self) -> Sequence[Figures]:
-        async def refresh(member: Member) -> None:
-            with contextlib.suppress(TimeoutError, WorkerEndedError):
-                member.figures = await member.ask(Show(), _SCRAPE)
-
-        await asyncio.gather(*(refresh(member) for member in self._members()))
-        return self._last_heard()
-
-    def _last_heard(self) -> Sequence[Figures]:
-        return [self._retired, *(member.figures for member in self._members())]
-
     # Stopping
 
     async def drain(self, seconds: float) -> None:
         """Have all drain, and wait until they have ended."""
         self._stopping = True
-        for _, connection in self._waiting:
-            connection.close()
-        self._waiting.clear()
-        for member in self._members():
-            if member.serving:
-                member.release()
-            else:
-                member.kill()
-        await asyncio.wait(self._tasks, timeout=seconds + _SLACK)
+        self._placing.close()
+        for seat in self._seats:
+            if seat.member is not None and seat.member.serving:
+                seat.member.release()
+            elif seat.keeping is not None:
+                seat.keeping.cancel()
+        await asyncio.wait(self._keepings(), timeout=seconds + _SLACK)
 
     async def end(self, served: bool) -> None:
         """Kill what is left, and wait for it."""
         self._stopping = True
         for member in self._members() if served else ():
             self._kill(member, "did not end in its time")
-        for future in (*self._tasks, *(seat.first for seat in self._seats)):
+        futures = [*self._keepings(), *(seat.first for seat in self._seats)]
+        for future in futures:
             future.cancel()
-        await asyncio.gather(*self._tasks, *(seat.first for seat in self._seats), return_exceptions=True)
+        await asyncio.gather(*futures, return_exceptions=True)
+
+    def _keepings(self) -> list[asyncio.Task[None]]:
+        return [seat.keeping for seat in self._seats if seat.keeping is not None]
 
 
 def _shared_out(config: Config) -> Config:
@@ -293,11 +243,6 @@ def _shared_out(config: Config) -> Config:
     decisions = config.log.decisions
     share = Rate(max(1, decisions.count // config.policyd.workers), decisions.period)
     return replace(config, log=replace(config.log, decisions=share))
-
-
-def _lasting(figures: Figures) -> Figures:
-    """Without what is shown as of now: the process is gone."""
-    return [family for family in figures if isinstance(family, Counter | Histogram)]
 
 
 def _ending(status: int) -> str:

@@ -5,12 +5,12 @@ import gc
 import os
 import socket
 import sys
-from typing import Any, get_args
+from typing import Any
 
 from mxweir.background import Work, go_on
 from mxweir.clock import system_clock
 from mxweir.config import Config
-from mxweir.events import Decided, Event, Handlers, Passed, Trouble, tell_all
+from mxweir.events import Decided, Handlers, Trouble, tell_all
 from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, PolicyMetrics
 from mxweir.service import ServiceError
@@ -27,22 +27,17 @@ from mxweir_policyd.workers.messages import (
     Domains,
     Failed,
     Question,
-    Report,
     Serving,
     Show,
     Take,
-    Told,
-    packed,
     received,
 )
+from mxweir_policyd.workers.reports import LINES, Reports, Telling
 
 _BEAT_EVERY = 1.0
 
 _AT_ONCE = 64
 """Connections that are taken in one turn of the loop."""
-
-_UNREAD = 2**20
-"""Bytes of reports that may wait for the parent; what comes on top is dropped, as is its log then."""
 
 
 def main() -> None:
@@ -73,34 +68,6 @@ async def _serve(connections: socket.socket, orders: Any, reports: Any) -> int:
     return status
 
 
-class Reports(asyncio.BaseProtocol):
-    """What goes to the parent, without ever waiting for it."""
-
-    def __init__(self) -> None:
-        self._gone = asyncio.get_running_loop().create_future()
-        self._transport: asyncio.WriteTransport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The pipe is there."""
-        self._transport = transport  # type: ignore[assignment]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The parent is gone, or all is written at the end."""
-        self._gone.set_result(None)
-
-    def send(self, report: Report) -> bool:
-        """Report something, soon; False if too much waits for the parent already."""
-        if self._gone.done() or self._transport.get_write_buffer_size() > _UNREAD:
-            return False
-        self._transport.write(packed(report))
-        return True
-
-    async def end(self) -> None:
-        """Wait until all is written."""
-        self._transport.close()
-        await self._gone
-
-
 class Process:
     """Wires a worker; raises ServiceError when it cannot serve."""
 
@@ -115,16 +82,17 @@ class Process:
             clock,
             "policyd",
             later=lambda write: asyncio.get_running_loop().call_soon(write),
+            sums_up=False,
         )
         self._metrics = Metrics("policyd")
-        self._troubles: dict[str, Trouble] = {}
-        lines: Handlers = {kind: write for kind, write in self._log.handlers().items() if kind in _LINES}
+        self._telling = Telling(reports)
+        lines: Handlers = {kind: write for kind, write in self._log.handlers().items() if kind in LINES}
         counted = {
             kind: count
             for kind, count in PolicyMetrics(self._metrics).handlers().items()
             if kind is not Trouble  # which the parent counts
         }
-        self._observe = tell_all(counted, lines, self._to_be_told())
+        self._observe = tell_all(counted, lines, self._telling.handlers())
         self._domains = SharedDomains(config, begin.pending, self._observe, self._metrics)
         self._worker = Worker(
             config, self._domains, clock, self._observe, self._metrics, tell_each=Decided in lines
@@ -138,6 +106,7 @@ class Process:
         """Serve until there will be no more connections; then drain."""
         loop = asyncio.get_running_loop()
         self._worker.allow_files()
+        await self._worker.prepare()
         works: tuple[Work, ...] = (self._tick, *self._worker.asking(), lambda: self._obey(orders))
         background = [loop.create_task(go_on(work, self._observe)) for work in works]
         loop.add_reader(self._connections, self._take)
@@ -149,6 +118,7 @@ class Process:
         for task in background:
             task.cancel()
         self._flush()
+        await self._worker.end(served=False)  # the counters in the process are not kept: Redis has them
         self._domains.close()
         self._log.close()
 
@@ -230,31 +200,7 @@ class Process:
             await asyncio.sleep(_BEAT_EVERY)
 
     def _flush(self) -> None:
-        troubles, self._troubles = self._troubles, {}
-        for trouble in troubles.values():
-            if trouble.times:
-                self._reports.send(Told(trouble))
+        self._telling.tick()
         if self._closed:
             self._report_closed()
-        self._reports.send(Beat(self._metrics.figures()))
-
-    def _to_be_told(self) -> Handlers:
-        """The parent tells what is not about one question, so that it is told once for all workers."""
-        handlers: dict[type, Any] = dict.fromkeys(get_args(Event), self._tell)
-        return {kind: handlers[kind] for kind in handlers if kind not in _LINES} | {Trouble: self._trouble}
-
-    def _tell(self, event: Event) -> None:
-        self._reports.send(Told(event))
-
-    def _trouble(self, event: Trouble) -> None:
-        """The first of its kind at once; those of the same second after it together."""
-        former = self._troubles.get(event.what)
-        if former is None:
-            self._reports.send(Told(event))
-            self._troubles[event.what] = event._replace(times=0)
-        else:
-            self._troubles[event.what] = event._replace(times=former.times + event.times)
-
-
-_LINES = (Decided, Passed)
-"""Events of single questions: their lines are the worker's own, and so many that nobody copies them twice."""
+        self._reports.send(Beat(self._metrics.figures(), self._log.take_unwritten()))
