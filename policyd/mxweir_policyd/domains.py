@@ -146,6 +146,10 @@ class RelayDomains:
             finally:
                 self._replica.pending = False  # also where it failed: what it has is what counts
                 self.changed(False)
+            try:
+                await in_thread(self._replica.complete)
+            except ReplicaError as error:
+                events.append(Trouble("domain table not completed", f"{error}; lookups are slower"))
         for event in events:
             self._observe(event)
 

@@ -7,12 +7,14 @@ come, go or be replaced by another at any time: `tick` looks.
 
 import contextlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lmdb
 
 from mxweir.domains.damage import check_whole
+from mxweir.domains.flags import FLAGS, Flags, count, is_record
 from mxweir.domains.match import NOT_OURS, Match, State, exact, find, nearest
 
 HERE = "domains.lmdb"
@@ -33,7 +35,7 @@ PROGRESS, FROZEN = b"progress", b"frozen"
 JOURNAL = b"journal"
 """The database within the replica that names the domains which changed lately, by a running number."""
 
-DATABASES = 4
+DATABASES = 5
 """Databases within the replica; one of them is its writer's alone."""
 
 MAP_SIZE = 8 * 2**30
@@ -52,6 +54,8 @@ class TableReader:
         self._records: Any = None
         self._meta: Any = None
         self._journal: Any = None
+        self._flags_database: Any = None
+        self._flags = Flags()
         self._inode = 0
         self._open(check=True)
 
@@ -76,13 +80,24 @@ class TableReader:
             self.failed = True
             return Match(State.FAILED)
 
+    def knows(self, domain: str) -> bool:
+        """Whether the folded domain is ours by the flags of this replica; where it has none, `find` knows."""
+        if self._environment is None or self._flags_database is None:
+            return False
+        try:
+            with self._environment.begin(db=self._flags_database, buffers=True) as read:
+                return self._flags.state(read, domain) is State.OURS
+        except lmdb.Error:
+            self.failed = True
+            return False
+
     def count(self) -> int:
         """Domains in the table; 0 where it cannot be read."""
         if self._environment is None:
             return 0
         try:
             with self._environment.begin() as read:
-                return int((read.stat(self._records) if self._name else read.stat())["entries"])
+                return int(read.stat(self._records)["entries"]) if self._name else count(read)
         except lmdb.Error:
             self.failed = True
             return 0
@@ -100,7 +115,7 @@ class TableReader:
 
     def scan(self, after: bytes, most: int) -> "list[tuple[bytes, bytes]]":
         """The next hashes and stored records behind a hash, in their order. Raises lmdb.Error."""
-        return self._behind(self._records, after, most)
+        return self._behind(self._records, after, most, is_record)
 
     def journal(self, after: int, most: int) -> list[tuple[int, str]]:
         """The next domains that changed behind a running number. Raises lmdb.Error.
@@ -123,25 +138,42 @@ class TableReader:
 
     def tick(self) -> None:
         """Look whether another file has come, or a lookup failed; call it every second or so."""
+        self._flags.forget()
         if self._inode != _inode(self.path) or (self.there and self.failed):
             # Not read through: a process that takes care of it has just made it, and we have no time.
             self.close()
             self._open(check=False)
+        elif self.there and self._flags_database is None:
+            self._look_for_flags()
 
     def close(self) -> None:
         """Give the file back."""
+        self._flags = Flags()
         if self._environment is not None:
             self._environment.close()
-        self._environment, self._inode = None, 0
+        self._environment, self._flags_database, self._inode = None, None, 0
 
-    def _behind(self, database: Any, after: bytes, most: int) -> list[tuple[bytes, bytes]]:
+    def _look_for_flags(self) -> None:
+        """In the replica; the flags of the table of this host are for the daemon, which writes it."""
+        if self._environment is None or not self._name:
+            return
+        with contextlib.suppress(lmdb.Error):
+            self._flags_database = self._environment.open_db(FLAGS, create=False)
+
+    def _behind(
+        self,
+        database: Any,
+        after: bytes,
+        most: int,
+        wanted: Callable[[tuple[bytes, bytes]], bool] | None = None,
+    ) -> list[tuple[bytes, bytes]]:
         if self._environment is None:
             return []
         with self._environment.begin(db=database) as read, read.cursor() as cursor:
             there = cursor.set_range(after)
             if there and cursor.key() == after:
                 there = cursor.next()
-            return list(itertools.islice(cursor.iternext(), most)) if there else []
+            return list(itertools.islice(filter(wanted, cursor.iternext()), most)) if there else []
 
     def _open(self, check: bool) -> None:
         self._inode, self.failed = _inode(self.path), False
@@ -171,6 +203,7 @@ class TableReader:
             else:
                 undo.pop_all()
                 self._environment = environment
+                self._look_for_flags()
 
 
 class DomainReader:

@@ -54,10 +54,10 @@ class Record(NamedTuple):
         """As stored; a record of several origins of this host, as if each of them says so."""
         if self.origins == FROM_POSTGRES:
             flags = FROM_POSTGRES | _WIDE * self.include_subdomains | DISABLED * (not self.enabled)
-            return bytes([flags]) + f"{self.next_hop}\0{self.tenant}\0{self.domain}".encode()
+            return f"{chr(flags)}{self.next_hop}\0{self.tenant}\0{self.domain}".encode()
         flags = self.origins | (self.origins << _SHIFT if self.include_subdomains else 0)
-        hops = "".join(f"{self.next_hop if self.origins & origin else ''}\0" for origin in _HERE)
-        return bytes([flags]) + f"{hops}{self.domain}".encode()
+        of_file, of_commands = (self.next_hop if self.origins & origin else "" for origin in _HERE)
+        return f"{chr(flags)}{of_file}\0{of_commands}\0{self.domain}".encode()
 
     @classmethod
     def decode(cls, raw: bytes, origins: int = ALL_ORIGINS) -> "Record":

@@ -32,7 +32,7 @@ class Index:
         """Is the folded domain ours? Those that are may be remembered until the next `tick` or `forget`."""
         if domain in self.ours:
             return State.OURS
-        state = self.find(domain).state
+        state = State.OURS if self._postgres.knows(domain) else self.find(domain).state
         if state is State.OURS:
             self.remember(domain)
         return state

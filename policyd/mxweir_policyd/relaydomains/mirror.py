@@ -10,6 +10,7 @@ operator accepts them.
     records   hash → stored record        losses   hash → what it would become, or nothing
     meta      "progress" → JSON           "frozen" → since when it is pinned
     journal   running number → a domain that changed, for who keeps another table by this one
+    flags     those of all records (`mxweir.domains.flags`), for who asks no more of them
 
 Commands may change it beside the writer: LMDB lets one change follow the other.
 """
@@ -25,8 +26,10 @@ from typing import Any, NamedTuple
 
 import lmdb
 
+from mxweir.domains.flags import FLAGS
 from mxweir.domains.reader import DATABASES, FROZEN, JOURNAL, META, POSTGRES, PROGRESS, RECORDS
 from mxweir.domains.record import DISABLED, Record
+from mxweir_policyd.relaydomains.flagging import Flagging
 from mxweir_policyd.relaydomains.progress import Point, Progress
 from mxweir_policyd.relaydomains.tablefile import (
     DamagedError,
@@ -75,9 +78,10 @@ class Mirror:
             self._environment = open_table(self.path, DATABASES)
         self._inode = self.path.stat().st_ino
         with self._writing() as write:
-            self._records, self._meta, self._losses, self._journal = (
-                self._environment.open_db(name, write) for name in (RECORDS, META, _LOSSES, JOURNAL)
+            self._records, self._meta, self._losses, self._journal, self._flags = (
+                self._environment.open_db(name, write) for name in (RECORDS, META, _LOSSES, JOURNAL, FLAGS)
             )
+            Flagging(write, self._records, self._flags).finish()
 
     def close(self) -> None:
         """Give the file back."""
@@ -123,17 +127,20 @@ class Mirror:
 
     def begin(self, point: Point) -> Progress:
         """Start over with a first fill; changes behind `point` come after it."""
-        with self._writing() as write:
+        with self._changing() as (write, flags):
             for database in (self._records, self._losses):
                 write.drop(database, delete=False)
+            flags.clear()
             self._note(write, "", gap=JOURNAL_LENGTH)
             return self._advance(write, **asdict(Progress(point=point)))
 
     def fill(self, batch: list[tuple[bytes, bytes]]) -> Progress:
         """Take the next records of the first fill, in the order of their hashes."""
-        with self._writing() as write:
+        with self._changing() as (write, flags):
             with write.cursor(self._records) as cursor:
                 cursor.putmulti(batch, append=True)
+            for key, raw in batch:
+                flags.note(key, raw)
             live = self._progress(write).live + sum(map(_alive, (raw for _, raw in batch)))
             return self._advance(write, cursor=batch[-1][0].hex(), live=live, baseline=live)
 
@@ -143,7 +150,7 @@ class Mirror:
         Losses are only carried out (or held) when it is time to `settle`: behind
         the last batch of what was read in one go.
         """
-        with self._writing() as write:
+        with self._changing() as (write, flags):
             if write.get(FROZEN, db=self._meta) is not None:
                 return Applied(frozen=True)
             changed = gained = 0
@@ -155,17 +162,17 @@ class Mirror:
                 write.delete(key, db=self._losses)
                 if raw != old:
                     changed, gained = changed + 1, gained + (_alive(raw) and not _alive(old))
-                    self._put(write, key, raw)
+                    self._put(write, flags, key, raw)
             before = self._progress(write)
             live = before.live + gained
             self._advance(write, live=live, baseline=max(before.baseline, live), **fields)
-            lost = self._settle(write, max_shrink) if settle else 0
+            lost = self._settle(write, flags, max_shrink) if settle else 0
             return Applied(changed, lost, self._progress(write).held)
 
     def accept(self) -> int:
         """Carry out the losses that are held, however many; returns their number."""
-        with self._writing() as write:
-            lost = self._settle(write, 1.0)
+        with self._changing() as (write, flags):
+            lost = self._settle(write, flags, 1.0)
             self._advance(write, baseline=self._progress(write).live)
             return lost
 
@@ -189,7 +196,7 @@ class Mirror:
             if there:
                 yield from itertools.takewhile(lambda item: item[0] <= end, cursor.iternext())
 
-    def _settle(self, write: "lmdb.Transaction[bytes]", max_shrink: float) -> int:
+    def _settle(self, write: "lmdb.Transaction[bytes]", flags: Flagging, max_shrink: float) -> int:
         """Carry the losses out, or hold all of them."""
         now = self._progress(write)
         losses = int(write.stat(self._losses)["entries"])
@@ -197,12 +204,13 @@ class Mirror:
             self._advance(write, held=losses)
             return 0
         for key, raw in write.cursor(self._losses):
-            self._put(write, key, raw or None)
+            self._put(write, flags, key, raw or None)
         write.drop(self._losses, delete=False)
         self._advance(write, live=now.live - losses, held=0)
         return losses
 
-    def _put(self, write: "lmdb.Transaction[bytes]", key: bytes, raw: bytes | None) -> None:
+    def _put(self, write: "lmdb.Transaction[bytes]", flags: Flagging, key: bytes, raw: bytes | None) -> None:
+        flags.note(key, raw)
         stored = raw or write.get(key, db=self._records)
         if stored:
             self._note(write, Record.decode(stored).domain)
@@ -227,6 +235,13 @@ class Mirror:
         progress = replace(self._progress(write), **fields)
         write.put(PROGRESS, progress.encode(), db=self._meta)
         return progress
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[tuple["lmdb.Transaction[bytes]", Flagging]]:
+        with self._writing() as write:
+            flags = Flagging(write, self._records, self._flags)
+            yield write, flags
+            flags.finish()
 
     def _writing(self) -> contextlib.AbstractContextManager["lmdb.Transaction[bytes]"]:
         return writing(self._environment, self.path)

@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 import lmdb
 
+from mxweir.domains.flags import HEAD, Flags, count, is_record
 from mxweir.domains.match import NOT_OURS, Match, State, digest, find
 from mxweir.domains.reader import HERE
 from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record, said, unsaid
+from mxweir_policyd.relaydomains.flagging import Flagging
 from mxweir_policyd.relaydomains.tablefile import (
     DamagedError,
     ReplicaError,
@@ -61,6 +63,7 @@ class Replica:
         self._marker = self.path.with_suffix(".unsure")
         self._mend = mend
         self._environment = self._open()
+        self._flags = Flags()
         self._inode = self.path.stat().st_ino
         self.origin: Identity = None
         """Of a successor, what was there when it was made."""
@@ -79,16 +82,39 @@ class Replica:
         """Is the folded domain ours? Those that are may be remembered until the next `tick`."""
         if domain in self.ours:
             return State.OURS
-        state = self.find(domain).state
+        state = self.ask(domain)
         if state is State.OURS and len(self.ours) < _REMEMBERED:
             self.ours.add(domain)
         return state
 
+    def ask(self, domain: str) -> State:
+        """Is the folded domain ours? Nothing is remembered, and no record read where the flags are there."""
+        try:
+            with self._environment.begin(buffers=True) as read:
+                state = self._flags.state(read, domain)
+        except lmdb.Error:
+            return State.FAILED
+        if state is None:
+            return self.find(domain).state
+        return State.FAILED if state is not State.OURS and (self.unsure or self.pending) else state
+
     def tick(self) -> None:
         """Forget what is remembered; call it every second or so, so that a removed domain is soon refused."""
         self.ours.clear()
+        self._flags.forget()
         self.unsure = self._marker.exists()
         free_places(self._environment)
+
+    def complete(self) -> None:
+        """Make what a table lacks that was written before there were flags. Raises ReplicaError.
+
+        It takes a second for each million domains, and the lock of who changes the table.
+        """
+        with self._environment.begin() as read:
+            there = read.get(HEAD) is not None
+        if not there:
+            with self._changing():
+                pass
 
     def displaced(self) -> bool:
         """Whether the file was removed, or another one is in its place, where others look and write."""
@@ -124,6 +150,7 @@ class Replica:
         # The lock first: who opens the table between the two changes what is gone then, and harms nothing.
         _lock(successor.path).rename(_lock(self.path))
         successor.path.rename(self.path)
+        self._flags = Flags()
         self._environment.close()
         self._environment = successor.hand_over()
         self._inode = self.path.stat().st_ino
@@ -133,6 +160,7 @@ class Replica:
     def reopen(self) -> None:
         """Go on with what another process has put in the place of this table. Raises ReplicaError."""
         fresh = self._open()
+        self._flags = Flags()
         self._environment.close()
         self._environment = fresh
         self._inode = self.path.stat().st_ino
@@ -156,7 +184,7 @@ class Replica:
                     return match
                 if self.unsure or self.pending:
                     return Match(State.FAILED)
-                return NOT_OURS if read.stat()["entries"] else Match(State.OFF)
+                return NOT_OURS if count(read) else Match(State.OFF)
         except lmdb.Error:
             return Match(State.FAILED)
 
@@ -167,12 +195,12 @@ class Replica:
     def count(self) -> int:
         """Domains in the table."""
         with self._environment.begin() as read:
-            return int(read.stat()["entries"])
+            return count(read)
 
     def records(self, origins: int = FROM_FILE | FROM_COMMAND) -> Iterator[Record]:
         """What these origins say of the domains they know, in the order of the hashes."""
         with self._environment.begin() as read:
-            for _, raw in read.cursor():
+            for _, raw in filter(is_record, read.cursor()):
                 record = Record.decode(bytes(raw), origins)
                 if record.origins:
                     yield record
@@ -189,9 +217,9 @@ class Replica:
         Raises ShrinkError when the table would lose more than the share `max_shrink`
         of its domains: a file that was cut off or mixed up must not stop mail.
         """
-        with self._writing() as write:
+        with self._changing() as (write, flags):
             removed, total = [], 0
-            for key, raw in write.cursor():
+            for key, raw in filter(is_record, write.cursor()):
                 total += 1
                 record = Record.decode(bytes(raw), origin)
                 if record.origins and record.domain not in records:
@@ -202,13 +230,10 @@ class Replica:
                     f"{gone} of {total} domains would go, more than max_shrink = {max_shrink:.0%} allows"
                 )
             for key, left in removed:
-                if left is None:
-                    write.delete(key)
-                else:
-                    write.put(key, left)
+                _store(write, flags, key, left)
             # In the order of the table: what is next to each other is written together.
             in_order = sorted(records.values(), key=lambda record: digest(record.domain))
-            added = sum(_put(write, record._replace(origins=origin)) for record in in_order)
+            added = sum(_put(write, flags, record, origin) for record in in_order)
         return Changed(added, gone, self.count())
 
     def add(self, records: Iterable[Record], origin: int) -> int:
@@ -217,28 +242,31 @@ class Replica:
         Adding takes nothing away: a domain whose subdomains this origin included keeps them.
         """
         added = 0
-        with self._writing() as write:
+        with self._changing() as (write, flags):
             for record in records:
                 former = write.get(digest(record.domain))
                 kept = former is not None and Record.decode(bytes(former), origin).include_subdomains
-                added += _put(
-                    write,
-                    record._replace(include_subdomains=record.include_subdomains or kept, origins=origin),
-                )
+                wide = record._replace(include_subdomains=record.include_subdomains or kept)
+                added += _put(write, flags, wide, origin)
         return added
 
     def remove(self, domain: str, origin: int) -> bool:
         """Take away what this origin said of a folded domain; False if it said nothing."""
         key = digest(domain)
-        with self._writing() as write:
+        with self._changing() as (write, flags):
             raw = write.get(key)
             if raw is None or not Record.decode(bytes(raw), origin).origins:
                 return False
-            left = unsaid(bytes(raw), origin)
-            return bool(write.delete(key) if left is None else write.put(key, left))
+            _store(write, flags, key, unsaid(bytes(raw), origin))
+            return True
 
-    def _writing(self) -> contextlib.AbstractContextManager["lmdb.Transaction[bytes]"]:
-        return writing(self._environment, self.path)
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[tuple["lmdb.Transaction[bytes]", Flagging]]:
+        with writing(self._environment, self.path) as write:
+            main = self._environment.open_db(None, write)
+            flags = Flagging(write, main, main)
+            yield write, flags
+            flags.finish()
 
     def _open(self) -> lmdb.Environment:
         try:
@@ -264,11 +292,22 @@ def _lock(path: Path) -> Path:
     return path.with_name(f"{path.name}-lock")
 
 
-def _put(write: "lmdb.Transaction[bytes]", record: Record) -> bool:
+def _store(write: "lmdb.Transaction[bytes]", flags: Flagging, key: bytes, raw: bytes | None) -> None:
+    """Let a stored record be this from now on; None for none."""
+    flags.note(key, raw)
+    if raw is None:
+        write.delete(key)
+    else:
+        write.put(key, raw)
+
+
+def _put(write: "lmdb.Transaction[bytes]", flags: Flagging, record: Record, origin: int) -> bool:
     """Write what one origin says; returns whether the domain is new."""
+    if record.origins != origin:
+        record = record._replace(origins=origin)
     key = digest(record.domain)
     former = write.get(key)
     raw = said(None if former is None else bytes(former), record)
     if raw != former:
-        write.put(key, raw)
+        _store(write, flags, key, raw)
     return former is None
