@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from mxweir.config import loads
 from mxweir.facts import Folder
+from mxweir.ratelimit.limits import Limits
 from mxweir.testing import SettableClock
 from mxweir_milter.allow import Allowed
 from mxweir_milter.changes import Answer
+from mxweir_milter.limits import Asking
 from mxweir_milter.policy import Rule, Treatment, Treatments
 from mxweir_milter.room import Room
 from mxweir_milter.session import Concluded, Policy, Session, Wanted
@@ -464,3 +466,131 @@ def test_no_input_makes_a_session_raise(raw, pieces, text, address):
     if isinstance(session.end(macros), Wanted):
         session.conclude(score(0.0))
     session.abort()
+
+
+def limits(unit: str = "message", more: str = "") -> Asking:
+    """One limit by content, which has room for one message."""
+    text = f'[[limit]]\nname = "n"\nkey = "from"\nunit = "{unit}"\nrate = "1/day"\n{more}'
+    return Asking(FOLDER, Limits(loads(text).limit, FOLDER))
+
+
+FOLDER = Folder()
+FROM = ((b"From", b" Anna <anna@shop.example>"),)
+
+
+def asked(setting: Setting, wanted: Wanted | Concluded) -> Concluded:
+    """What becomes of a message when its limits were asked, and the scanner found little."""
+    assert isinstance(wanted, Wanted)
+    question = wanted.message.question
+    assert question is not None
+    assert setting.policy.limits is not None
+    question.outcome = setting.policy.limits.limits.decide(question.facts, setting.clock())
+    return setting.session.conclude(question.instead or score(1.0))
+
+
+def through(setting: Setting, headers=FROM, body=(b"hello\r\n",), **envelope) -> Concluded:
+    setting.envelope(**envelope)
+    assert setting.session.data({"i": "4XyZ1"}) is None
+    return asked(setting, setting.content(headers, body))
+
+
+def test_a_message_is_refused_by_a_limit_of_its_content_whatever_its_score():
+    setting = Setting(limits=limits())
+    first = through(setting)
+    setting.monotonic.advance(1.0)
+    second = through(setting, sender=b"<other@sender.example>")
+    assert first.event.outcome == "ham"
+    assert second.event.outcome == "limited"
+    assert (second.event.limit, second.event.key, second.event.used) == ("n", "anna@shop.example", "1/1")
+    reply = second.answer.reply
+    assert reply is not None
+    assert str(reply) == second.event.action
+    assert str(reply).startswith("550 5.7.1 You are sending too much mail (limit n, 1/day); there is room")
+    assert not setting.session.in_message
+
+
+def test_without_such_limits_a_message_brings_no_question():
+    wanted = Setting().message()
+    assert isinstance(wanted, Wanted)
+    assert wanted.message.question is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "macros", "reason"),
+    [
+        ({}, {"{auth_authen}": "anna"}, "authenticated"),
+        ({"mynetworks": (ipaddress.ip_network("203.0.113.0/24"),)}, {}, "mynetworks"),
+    ],
+)
+def test_mail_that_is_not_scanned_is_counted_without_its_body(changes, macros, reason):
+    setting = Setting(limits=limits(), **changes)
+    setting.envelope(macros=macros)
+    assert setting.session.data({"i": "A1"}) is None
+    setting.session.header(*FROM[0])
+    assert not setting.session.body(b"hello")
+    skipped = asked(setting, setting.session.end({"i": "A1"}))
+    assert (skipped.event.outcome, skipped.event.reason, skipped.answer) == ("skipped", reason, Answer())
+    assert through(setting, macros=macros, sender=b"<b@b.example>").event.outcome == "limited"
+
+
+def test_recipients_whom_the_access_list_allows_do_not_count_and_mail_to_nobody_else_is_not_asked_about():
+    access = loads('[[access]]\nallow = "recipient"\nvalue = "abuse@example.org"').access
+    setting = Setting(limits=limits(), allowed=Allowed(access, FOLDER))
+    setting.envelope(recipients=(b"<abuse@example.org>",))
+    passed = setting.session.data({"i": "A1"})
+    assert isinstance(passed, Concluded)
+    assert passed.event.reason == "allow recipient"
+    setting.envelope(recipients=(b"<abuse@example.org>", b"<b@example.org>"))
+    wanted = setting.content(FROM)
+    assert isinstance(wanted, Wanted)
+    assert wanted.message.question is not None
+    assert wanted.message.question.facts.recipient_count == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"max_scan_size": 10}, Reason.TOO_LARGE), ({"has_engine": False}, Reason.NO_ENGINE)],
+)
+def test_what_cannot_be_scanned_is_counted_first_and_then_unscanned_for_its_own_reason(changes, reason):
+    setting = Setting(limits=limits(), **changes)
+    first = through(setting)
+    assert (first.event.outcome, first.event.reason) == ("unscanned", reason.value)
+    assert through(setting, sender=b"<b@b.example>").event.outcome == "limited"
+
+
+def test_where_a_limit_counts_bytes_all_of_a_large_or_skipped_message_is_wanted():
+    setting = Setting(limits=limits("byte"), max_scan_size=10)
+    for macros in ({}, {"{auth_authen}": "anna"}):
+        setting.envelope(macros=macros)
+        setting.session.data({"i": "A1"})
+        setting.session.header(*FROM[0])
+        assert all(setting.session.body(b"x" * 50) for _ in range(3))
+        wanted = setting.session.end({"i": "A1"})
+        assert isinstance(wanted, Wanted)
+        assert wanted.message.question is not None
+        assert wanted.message.question.facts.size_in_bytes == 150 + len(b"From: Anna <anna@shop.example>\r\n")
+
+
+def test_a_message_whose_limits_nobody_asked_goes_its_way():
+    setting = Setting(limits=limits())
+    for _ in range(2):
+        setting.envelope()
+        assert isinstance(setting.content(FROM), Wanted)
+        assert setting.session.conclude(score(1.0)).event.outcome == "ham"
+
+
+def test_a_limit_that_observes_is_told_with_the_scans_result():
+    setting = Setting(limits=limits(more='mode = "observe"'))
+    through(setting)
+    event = through(setting, sender=b"<b@b.example>").event
+    assert (event.outcome, event.limit) == ("ham", "")
+    assert [(one.rule, one.key, one.figure) for one in event.observed] == [("n", "anna@shop.example", "1/1")]
+
+
+def test_after_a_fault_a_message_is_not_counted():
+    setting = Setting(limits=limits())
+    setting.envelope()
+    setting.session.fail()
+    concluded = setting.content(FROM)
+    assert isinstance(concluded, Concluded)
+    assert concluded.event.reason == "internal error"
