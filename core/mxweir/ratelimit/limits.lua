@@ -28,7 +28,7 @@ local PARTS = 60           -- of a window: arithmetic.SLICES
 local LATE = 0.999         -- of a part, when it is told by its time: memory._LATE
 local ROUNDING = 2^-10     -- events that are forgiven: arithmetic.ROUNDING
 local LONGEST = 100 * 366 * 86400 * 1000000
-local call, pack, unpack_struct, floor = redis.call, struct.pack, struct.unpack, math.floor
+local call, pack, unpack_struct, floor, format = redis.call, struct.pack, struct.unpack, math.floor, string.format
 
 -- The limits: what kind, two figures, whether they only observe, where their argument stands.
 local kinds, firsts, seconds, observes, places = {}, {}, {}, {}, {}
@@ -66,6 +66,12 @@ for i = 1, count do
   rates[i], windows[i] = {}, {}
 end
 
+-- Which part of a window a time (µs) is in. Times are whole, and widths may be rounded: half a µs keeps what is
+-- exactly at the begin of a part in it.
+local function part_of(at, each)
+  return floor((at + 0.5) / each)
+end
+
 local function in_use(i, key, stored)
   local used = rates[i][key]
   if used then return used end
@@ -87,14 +93,15 @@ local function ask_rate(i, key, stored, cost)
   return used, excess > ROUNDING and excess / firsts[i] or 0
 end
 
--- Parts as {part, count, part, count, ..., total = , changed = }, cut to the width of now.
+-- Parts as {part, count, part, count, ..., total = , changed = }, cut to the width of now. What has left the
+-- window is forgotten for good: a clock that is set back does not bring it back.
 local function parts_of(i, key, stored)
   local parts = windows[i][key]
   if parts then return parts end
   parts = {total = 0}
   windows[i][key] = parts
   local each = seconds[i] / PARTS
-  local current, n = floor(now / each), 0
+  local current, n = part_of(now, each), 0
   local old = stored and cmsgpack.unpack(stored) or {}
   for k = 3, #old, 2 do
     local part = old[2] + old[k]
@@ -108,6 +115,8 @@ local function parts_of(i, key, stored)
         n = n + 2
       end
       parts.total = parts.total + old[k + 1]
+    else
+      parts.changed = true
     end
   end
   return parts
@@ -128,7 +137,7 @@ end
 
 local function charge_window(i, key, cost)
   local parts = windows[i][key]
-  local current, n = floor(now / (seconds[i] / PARTS)), #parts
+  local current, n = part_of(now, seconds[i] / PARTS), #parts
   if parts[n - 1] ~= current then
     parts[n + 1], parts[n + 2] = current, 0
     n = n + 2
@@ -137,7 +146,7 @@ local function charge_window(i, key, cost)
 end
 
 local function micros(number)
-  return string.format('%.0f', number)
+  return format('%.0f', number)
 end
 
 local function ask_distinct(i, key, value)
@@ -162,7 +171,7 @@ local function ask_distinct(i, key, value)
 end
 
 local function expiry(at)
-  return floor(math.min(at, now + LONGEST) / 1000) + 1
+  return format('%d', math.min(at, now + LONGEST) / 1000 + 1)
 end
 
 local function charge_distinct(i, key, value)
@@ -206,13 +215,38 @@ local function decide(question, base)
   return true
 end
 
+-- Where all limits are rates that take one each time and none only observes: the same without a call in between.
+local after = {}
+local function decide_rates(question, base)
+  for i = 1, count do
+    local used = rates[i][KEYS[base + i]]
+    if not used then
+      local stored = values[base + i]
+      used = 0
+      if stored and #stored == 16 then
+        local before, at = unpack_struct('<dd', stored)
+        used = before - (now - at) * firsts[i]
+        if used < 0 then used = 0 end
+      end
+    end
+    if used + 1 > seconds[i] + ROUNDING then return decide(question, base) end
+    after[i] = used + 1
+  end
+  for i = 1, count do
+    rates[i][KEYS[base + i]] = after[i]
+  end
+  return true
+end
+
 local function write()
   for i = 1, count do
     for key, used in pairs(rates[i]) do
       call('SET', key, pack('<dd', used, now), 'PXAT', expiry(now + used / firsts[i]))
     end
     for key, parts in pairs(windows[i]) do
-      if parts.changed then
+      if parts.changed and #parts == 0 then
+        call('DEL', key)
+      elseif parts.changed then
         local each, flat = seconds[i] / PARTS, {seconds[i] / PARTS, parts[1]}
         for k = 1, #parts, 2 do
           flat[k + 2], flat[k + 3] = parts[k] - parts[1], parts[k + 1]
@@ -257,24 +291,27 @@ if mode == GIVE_BACK then
       end
     end
   elseif kinds[1] == WINDOW then
-    local parts, part = parts_of(1, key, values[1]), floor(charged / (seconds[1] / PARTS))
+    local parts, part = parts_of(1, key, values[1]), part_of(charged, seconds[1] / PARTS)
     for k = 1, #parts, 2 do
       if parts[k] == part then
         parts[k + 1], parts.changed = math.max(0, parts[k + 1] - tonumber(argument or 1)), true
       end
     end
   elseif values[1] then
-    rates[1][key] = math.max(0, in_use(1, key, values[1]) - tonumber(argument or 1))
+    local left = in_use(1, key, values[1]) - tonumber(argument or 1)
+    rates[1][key] = left > ROUNDING and left or nil
+    if left <= ROUNDING then call('DEL', key) end
   end
   write()
   return reply
 end
 
 local charged = {}
+local answer = plain and decide_rates or decide
 for question = 0, #KEYS / width - 1 do
   local base = question * width
   local known = repeats == 1 and (values[base + 1] or charged[KEYS[base + 1]])
-  if not known and decide(question, base + repeats) and repeats == 1 then
+  if not known and answer(question, base + repeats) and repeats == 1 then
     charged[KEYS[base + 1]] = true
   end
 end
