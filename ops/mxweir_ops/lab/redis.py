@@ -7,7 +7,7 @@ process id. It starts in some hundredths of a second.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import hiredis
 
@@ -125,13 +125,34 @@ def command(endpoint: Endpoint, *words: bytes | str | int, seconds: float = 10.0
 
     Raises LabError with the server's text for an error, OSError without a connection or an answer.
     """
-    reader = hiredis.Reader()
-    with connect(endpoint, seconds) as connection:
-        connection.sendall(hiredis.pack_command(words))  # type: ignore[arg-type] # its stub says one word
-        while (reply := reader.gets()) is False:
-            if not (data := connection.recv(65536)):
+    with Session(endpoint, seconds) as session:
+        return session.ask(*words)
+
+
+class Session:
+    """A connection on which one command is given after the other; `with` ends it. Raises OSError."""
+
+    def __init__(self, endpoint: Endpoint, seconds: float = 10.0):
+        self._connection = connect(endpoint, seconds)
+        self._reader = hiredis.Reader()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.close()
+
+    def send(self, *words: bytes | str | int) -> None:
+        """Give a command and do not wait for its reply."""
+        self._connection.sendall(hiredis.pack_command(words))  # type: ignore[arg-type] # its stub says one word
+
+    def ask(self, *words: bytes | str | int) -> Any:
+        """What is replied; raises LabError with the server's text for an error, OSError without an answer."""
+        self.send(*words)
+        while (reply := self._reader.gets()) is False:
+            if not (data := self._connection.recv(65536)):
                 raise ConnectionResetError("the connection was closed")
-            reader.feed(data)
-    if isinstance(reply, hiredis.ReplyError):
-        raise LabError(str(reply))
-    return reply
+            self._reader.feed(data)
+        if isinstance(reply, hiredis.ReplyError):
+            raise LabError(str(reply))
+        return reply

