@@ -22,6 +22,10 @@ _FILES = {
     "config": "config",
     "domains": "domains",
     "explain": "explain",
+    "block": "access",
+    "allow": "access",
+    "unblock": "access",
+    "list": "access",
     "doctor": "doctor",
     "demo": "demo",
 }
