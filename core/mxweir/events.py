@@ -125,6 +125,17 @@ class Switched(NamedTuple):
     seconds: float
 
 
+class Counted(NamedTuple):
+    """So many questions took part in limits that are counted in Redis.
+
+    `by` says who answered: "redis", or "refusals", which it gave a moment before, or
+    "process", the limits of this process, because it did not.
+    """
+
+    by: str
+    questions: int
+
+
 class Trouble(NamedTuple):
     """Something went wrong that nobody was refused for.
 
@@ -157,7 +168,7 @@ def warning(what: str, /, **fields: object) -> Notice:
     return Notice(what, fields, "warning")
 
 
-Event = Decided | Passed | Scanned | Asked | Switched | Trouble | Notice
+Event = Decided | Passed | Counted | Scanned | Asked | Switched | Trouble | Notice
 Observer = Callable[[Event], None]
 Handlers = Mapping[type, Callable[[Any], None]]
 """What an observer does with which kind of event; kinds that it lacks, it is not told."""

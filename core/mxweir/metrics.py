@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from mxweir import __version__
-from mxweir.events import Asked, Decided, Handlers, Passed, Scanned, Switched, Trouble
+from mxweir.events import Asked, Counted, Decided, Handlers, Passed, Scanned, Switched, Trouble
 
 ANSWER_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 SCAN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -137,6 +137,11 @@ class Metrics:
         self.gauge("mxweir_build_info", "Which version runs.", ["version"], lambda: [((__version__,), 1.0)])
         self._daemon = daemon
         self._families: list[Counter | Histogram] = [self.troubles]
+        self._questions = self.counter(
+            "mxweir_limit_questions",
+            "Questions to limits that Redis counts, by who answered: redis, refusals (it gave), process.",
+            ["by"],
+        )
 
     def counter(self, name: str, help: str, labels: Sequence[str] = ()) -> Counter:
         """Add a family of counters."""
@@ -156,6 +161,10 @@ class Metrics:
         Of several processes the highest value is shown, or their sum with `summed`.
         """
         self._gauges.append((name, help, labels, summed, read))
+
+    def counted(self, event: Counted) -> None:
+        """Count questions to limits in Redis, where there are such."""
+        self._questions.values[event.by,] += event.questions
 
     def trouble(self, event: Trouble) -> None:
         """Count a trouble."""
@@ -191,7 +200,12 @@ class PolicyMetrics:
 
     def handlers(self) -> Handlers:
         """What is counted."""
-        return {Decided: self._decided, Passed: self._passed, Trouble: self._metrics.trouble}
+        return {
+            Decided: self._decided,
+            Passed: self._passed,
+            Counted: self._metrics.counted,
+            Trouble: self._metrics.trouble,
+        }
 
     def _passed(self, event: Passed) -> None:
         self._decisions.values["", "", "pass"] += event.questions
@@ -239,6 +253,7 @@ class ScanMetrics:
             Scanned: self._scanned,
             Asked: self._called,
             Switched: self._switched,
+            Counted: self._metrics.counted,
             Trouble: self._metrics.trouble,
         }
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol, cast
 
 from mxweir.clock import Clock
-from mxweir.events import Observed, Observer, Trouble
+from mxweir.events import Counted, Observed, Observer, Trouble
 from mxweir.facts import AnyFacts
 from mxweir.ratelimit.apart import Apart
 from mxweir.ratelimit.limits import (
@@ -52,20 +52,6 @@ class Asker(Protocol):
         """Ask what is used; charges nothing."""
 
 
-class Counts:
-    """What became of questions, for the metrics."""
-
-    __slots__ = ("alone", "asked", "refused_here")
-
-    def __init__(self) -> None:
-        self.asked = 0
-        """Answered by Redis."""
-        self.alone = 0
-        """Decided by this process's own limits."""
-        self.refused_here = 0
-        """Refused because Redis refused their key a moment ago."""
-
-
 class Shared:
     """The limits of one configuration, counted in Redis."""
 
@@ -85,7 +71,6 @@ class Shared:
         each = _MOST_REFUSALS // max(1, len(limits.limits))
         self.refusals = {limit.name: Refusals(each) for limit in limits.limits}
         """By limit."""
-        self.counts = Counts()
         self._servers = servers
         self._clock = clock
         self._observe = observe
@@ -145,7 +130,7 @@ class Shared:
             if isinstance(answer, RedisError):
                 then(dict(enumerate(self._alone(facts(), answer))))
                 return
-            self.counts.asked += questions
+            self._observe(Counted("redis", questions))
             then(
                 self._objections(answer, [self.shapes.question(one) for one in facts()], sent)
                 if answer
@@ -159,7 +144,7 @@ class Shared:
         for counter, key, cost in zip(question.shape.counters, question.keys, question.costs, strict=True):
             refused = self.refusals[counter.limit.name].find(key, cost, now)
             if refused is not None:
-                self.counts.refused_here += 1
+                self._observe(Counted("refusals", 1))
                 limit = counter.limit
                 wait = refused.free - now
                 return Outcome(Refusal(limit, show_key(key), refused.figure, wait, limit.rate(key)), ())
@@ -197,7 +182,7 @@ class Shared:
         if isinstance(answer, RedisError):
             outcomes = self._alone([row.facts[place] for place, _ in placed], answer)
         else:
-            self.counts.asked += len(placed)
+            self._observe(Counted("redis", len(placed)))
             objections = self._objections(answer, [question for _, question in placed], sent)
             outcomes = [objections.get(number, NO_OBJECTION) for number in range(len(placed))]
         for (place, _), outcome in zip(placed, outcomes, strict=True):
@@ -210,7 +195,7 @@ class Shared:
         """What the limits of this process say, because Redis does not."""
         if error.kind in ("nonsense", "error"):
             self._observe(Trouble("Redis cannot count a limit", str(error), "error"))
-        self.counts.alone += len(facts)
+        self._observe(Counted("process", len(facts)))
         now = self._clock()
         return [self.limits.decide(one, now) for one in facts]
 
