@@ -45,6 +45,7 @@ class RelayDomains:
         self._replica.pending = True
         self._file = DomainsFile(config.domains.file, config.domains.max_shrink)
         self._loading = asyncio.Lock()
+        self._loads = 0
         self._again = 0.0
         self._postgres = following(config, self._replica, observe, metrics)
         self._told_off = False
@@ -137,21 +138,30 @@ class RelayDomains:
     async def _load(self) -> None:
         """In a thread: a large file takes seconds, and questions are answered meanwhile.
 
+        What the table lacks may stand in the file, so it is not refused for good until then.
         One at a time, or a slow load of a former file could come out on top of a newer one.
         """
         events: list[Event] = []
+        self._loads += 1
+        if self._replica.count():  # an empty one refuses nobody
+            self._pend(True)
         async with self._loading:
             try:
                 await in_thread(partial(self._file.load, self._replica, events.append))
             finally:
-                self._replica.pending = False  # also where it failed: what it has is what counts
-                self.changed(False)
+                self._loads -= 1
+                if not self._loads:
+                    self._pend(False)  # also where it failed: what it has is what counts
             try:
                 await in_thread(self._replica.complete)
             except ReplicaError as error:
                 events.append(Trouble("domain table not completed", f"{error}; lookups are slower"))
         for event in events:
             self._observe(event)
+
+    def _pend(self, pending: bool) -> None:
+        self._replica.pending = pending
+        self.changed(pending)
 
     async def _move(self) -> None:
         """Go on with the table that is where commands and others find it, once it has the file's domains."""

@@ -1,15 +1,16 @@
 """The relay domains of a daemon, without PostgreSQL; with it, see tests/live/postgresql."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 
-from mxweir.config import loads
+from mxweir.config import Config, loads
 from mxweir.domains.match import Match, State
 from mxweir.domains.record import FROM_FILE, Record
 from mxweir.metrics import Metrics
@@ -66,6 +67,43 @@ def test_until_the_domains_file_was_loaded_after_a_start_nothing_is_refused_for_
     before, after = asyncio.run(started())
     assert before == [State.OURS, State.FAILED, State.FAILED]
     assert after == [State.OURS, State.NOT_OURS if fault else State.OURS, State.NOT_OURS]
+
+
+def test_a_domain_of_the_file_that_a_reload_names_is_not_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    former, other = tmp_path / "former", tmp_path / "other"
+    former.write_text("known.example\n")
+    other.write_text("known.example\nnew.example\n")
+    loading, go_on = threading.Event(), threading.Event()
+
+    class Slow(DomainsFile):
+        def load(self, replica: Replica, observe: Callable[..., None]) -> bool:
+            loading.set()
+            assert go_on.wait(30)
+            return super().load(replica, observe)
+
+    def config(file: Path) -> Config:
+        return loads(f'state_dir = "{tmp_path}"\n[domains]\nfile = "{file}"')
+
+    async def reloaded() -> tuple[list[State], list[State]]:
+        domains = RelayDomains(config(former), lambda _: None, Metrics("policyd"))
+        await domains.first_load()
+        told: list[bool] = []
+        domains.changed = told.append
+        with patch("mxweir_policyd.domains.DomainsFile", Slow):
+            taking = asyncio.ensure_future(domains.take(config(other)))
+            assert await asyncio.to_thread(loading.wait, 30)
+        before = [domains.table.find(name).state for name in asked]
+        go_on.set()
+        await taking
+        after = [domains.table.find(name).state for name in asked]
+        domains.close()
+        assert told == [True, False]
+        return before, after
+
+    asked = ("known.example", "new.example", "foreign.example")
+    before, after = asyncio.run(reloaded())
+    assert before == [State.OURS, State.FAILED, State.FAILED]
+    assert after == [State.OURS, State.OURS, State.NOT_OURS]
 
 
 def test_without_postgresql_nothing_can_be_confirmed_and_nothing_is_said_of_a_replica(tmp_path: Path) -> None:
