@@ -12,6 +12,7 @@ import socket
 import stat
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from mxweir.endpoint import Endpoint, Inet, Unix
 
@@ -94,7 +95,10 @@ def bind(endpoint: Endpoint, mode: int = 0o660, group: str = "") -> Listener:
             return _bind_inet(endpoint)
         return _bind_unix(endpoint, mode, group)
     except OSError as error:
-        raise ServiceError(f"cannot listen at {endpoint}: {error.strerror or error}") from error
+        why = error.strerror or str(error)
+        if isinstance(endpoint, Unix) and not (directory := Path(endpoint.path).parent).is_dir():
+            why = f"there is no directory {directory}; make it, writable by the daemon's user"
+        raise ServiceError(f"cannot listen at {endpoint}: {why}") from error
     except UnicodeError:
         raise SettingError(f"cannot listen at {endpoint}: that is no name of a host") from None
 

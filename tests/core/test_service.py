@@ -164,10 +164,8 @@ def test_a_directory_in_the_way_is_told(path):
 def test_a_place_that_does_not_exist_is_told_in_one_line(path):
     with pytest.raises(ServiceError) as caught:
         held(path / "below")
-    assert str(caught.value) in (
-        f"cannot listen at unix:{path}/below: No such file or directory",
-        f"cannot listen at unix:{path}/below: Not a directory",
-    )
+    what = f"there is no directory {path}; make it, writable by the daemon's user"
+    assert str(caught.value) == f"cannot listen at unix:{path}/below: {what}"
     assert caught.value.status == 1
 
 

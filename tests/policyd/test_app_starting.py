@@ -147,7 +147,10 @@ def test_a_port_in_use_is_told_in_one_line(own: "Policyd") -> None:
     [
         ("inet:192.0.2.1:10040", "Cannot assign requested address"),
         ("inet:no.such.host.invalid:10040", "Name or service not known"),
-        ("unix:/nonexistent/policy", "No such file or directory"),
+        (
+            "unix:/nonexistent/policy",
+            "there is no directory /nonexistent; make it, writable by the daemon's user",
+        ),
         ("unix:{directory}/domains", "a file that is no socket is in the way"),
     ],
 )
