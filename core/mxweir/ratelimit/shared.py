@@ -32,6 +32,7 @@ from mxweir.ratelimit.limits import (
 )
 from mxweir.ratelimit.refusals import Refusals
 from mxweir.ratelimit.shapes import Peek, Question, Said, Shape, Shapes
+from mxweir.ratelimit.talkers import Talkers
 from mxweir.ratelimit.together import SCRIPT, Together
 from mxweir.redis.errors import RedisError
 from mxweir.redis.script import Script
@@ -64,13 +65,18 @@ class Shared:
         observe: Observer,
         timeout: float,
         script: Script = SCRIPT,
+        talkers: Talkers | None = None,
     ) -> None:
-        """`limits` decide when Redis does not, by their share; `clock` is theirs; `timeout` in seconds."""
+        """`limits` decide when Redis does not, by their share; `clock` is theirs; `timeout` in seconds.
+
+        `talkers` count who asks, across configurations.
+        """
         self.limits = limits
         self.shapes = Shapes(limits, prefix)
         each = _MOST_REFUSALS // max(1, len(limits.limits))
         self.refusals = {limit.name: Refusals(each) for limit in limits.limits}
         """By limit."""
+        self._talkers = Talkers(clock()) if talkers is None else talkers
         self._servers = servers
         self._clock = clock
         self._observe = observe
@@ -125,6 +131,7 @@ class Shared:
         `facts` makes the facts of all when there is a need for them.
         """
         sent = self._clock()
+        self._talkers.row(shape, names)
 
         def heard(answer: Sequence[Said] | RedisError) -> None:
             if isinstance(answer, RedisError):
@@ -145,6 +152,7 @@ class Shared:
             refused = self.refusals[counter.limit.name].find(key, cost, now)
             if refused is not None:
                 self._observe(Counted("refusals", 1))
+                self._talkers.one(counter, key)
                 limit = counter.limit
                 wait = refused.free - now
                 return Outcome(Refusal(limit, show_key(key), refused.figure, wait, limit.rate(key)), ())
@@ -164,13 +172,16 @@ class Shared:
 
     def tick(self, now: float) -> None:
         """Forget what is over; call it every second or so."""
+        self._talkers.tick(now)
         for refusals in self.refusals.values():
             refusals.tick(now)
 
     def _ask(self, row: "_Row", placed: Sequence[tuple[int, Question]]) -> None:
         row.open += 1
         sent = self._clock()
-        self._asker.ask([question for _, question in placed], partial(self._answered, row, placed, sent))
+        questions = [question for _, question in placed]
+        self._talkers.row(questions[0].shape, [name for question in questions for name in question.names])
+        self._asker.ask(questions, partial(self._answered, row, placed, sent))
 
     def _answered(
         self,

@@ -44,7 +44,7 @@ class Summary(NamedTuple):
     A key that is not among them came at most `absent` times; `events` is how many there were of all.
     """
 
-    counts: dict[str, int]
+    counts: dict[bytes, int]
     lost: int
     absent: int
     events: int
@@ -53,7 +53,7 @@ class Summary(NamedTuple):
 class Talker(NamedTuple):
     """One key that uses much: it came at least so often, and at most so often."""
 
-    key: str
+    key: bytes
     least: int
     most: int
 
@@ -65,8 +65,8 @@ class Sketch:
 
     def __init__(self, size: int = SIZE) -> None:
         self._size = size
-        self._counts = Counter[str]()
-        self._waiting: list[str] = []
+        self._counts = Counter[bytes]()
+        self._waiting: list[bytes] = []
         self._events = 0
         self.lost = 0
 
@@ -74,7 +74,7 @@ class Sketch:
         """Keys held: between two updates never more than `ROOM` times the size, and `AT_ONCE`."""
         return len(self._counts) + len(self._waiting)
 
-    def update(self, keys: Sequence[str]) -> None:
+    def update(self, keys: Sequence[bytes]) -> None:
         """Count each of the keys once."""
         waiting = self._waiting
         waiting += keys
@@ -132,6 +132,11 @@ class Recent:
         self._turn = turn
         self.update = self._young.update
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing came in either period."""
+        return not len(self._old) and not len(self._young)
+
     def summary(self, most: int) -> Summary:
         """The `most` largest of both periods together."""
         return _narrowed(merged([self._old.summary(most), self._young.summary(most)]), most)
@@ -151,8 +156,8 @@ class Merged(NamedTuple):
 def merged(summaries: Sequence[Summary]) -> Merged:
     """What all workers of all hosts know."""
     absent = sum(summary.absent for summary in summaries)
-    least = Counter[str]()
-    more = Counter[str]()
+    least = Counter[bytes]()
+    more = Counter[bytes]()
     for summary in summaries:
         least.update(summary.counts)
         # A key that is here may have lost `lost`; one that is not, may have come `absent` times.

@@ -1,0 +1,82 @@
+"""Who uses most of each limit that is counted in Redis, as one process has seen it. Pure.
+
+Whatever is asked is counted, also what is refused here without asking: who floods
+does so because he is refused. The names are those of the counters in Redis, which
+are at hand as a row of questions is sent; so a key costs some 0.1 µs.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mxweir.ratelimit.shapes import Counter, Shape
+from mxweir.ratelimit.sketch import Recent, Summary
+
+PUBLISHED = 100
+"""Keys of a limit that a process tells others of."""
+
+
+class Talkers:
+    """One sketch a limit; `now` in seconds. It outlives the configuration."""
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+        self._recent: dict[bytes, Recent] = {}
+
+    def row(self, shape: Shape, names: Sequence[bytes]) -> None:
+        """Count the questions of a call by its KEYS."""
+        width = len(shape.counters) + shape.repeats
+        for place, counter in enumerate(shape.counters, shape.repeats):
+            self._of(counter.prefix).update(names[place::width])
+
+    def one(self, counter: Counter, key: str) -> None:
+        """Count a question that nobody was asked."""
+        self._of(counter.prefix).update((counter.name(key),))
+
+    def tick(self, now: float) -> None:
+        """Call it every second or so."""
+        self._now = now
+        for prefix, recent in list(self._recent.items()):
+            recent.tick(now)
+            if recent.empty:  # of a limit that is gone, or of which nobody was asked for long
+                del self._recent[prefix]
+
+    def report(self) -> str:
+        """What others are told."""
+        return json.dumps({_text(prefix): _told(prefix, recent) for prefix, recent in self._recent.items()})
+
+    def _of(self, prefix: bytes) -> Recent:
+        recent = self._recent.get(prefix)
+        if recent is None:
+            recent = self._recent[prefix] = Recent(self._now)
+        return recent
+
+
+def read_report(text: bytes) -> Mapping[str, Summary]:
+    """What a report says, by the counters' prefix; raises ValueError for what is none."""
+    found = json.loads(text)
+    try:
+        return {str(prefix): _summary(prefix, told) for prefix, told in found.items()}
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"no report: {error}") from None
+
+
+def _told(prefix: bytes, recent: Recent) -> list[Any]:
+    summary = recent.summary(PUBLISHED)
+    keys = {_text(name[len(prefix) :]): count for name, count in summary.counts.items()}
+    return [keys, summary.lost, summary.absent, summary.events]
+
+
+def _summary(prefix: str, told: Any) -> Summary:
+    keys, lost, absent, events = told
+    counts = {_bytes(prefix + key): int(count) for key, count in keys.items()}
+    return Summary(counts, int(lost), int(absent), int(events))
+
+
+def _text(name: bytes) -> str:
+    """Names hold what strangers sent, which need not be UTF-8."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
