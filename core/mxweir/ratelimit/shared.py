@@ -168,7 +168,10 @@ class Shared:
 
     def forget(self, limit: str, key: str) -> None:
         """A counter was reset: what this process remembers of it no longer holds."""
-        self.refusals[limit].forget(key)
+        for one in self.limits.limits:
+            if one.name == limit:
+                one.table.drop(key)
+                self.refusals[limit].forget(key)
 
     def tick(self, now: float) -> None:
         """Forget what is over; call it every second or so."""
