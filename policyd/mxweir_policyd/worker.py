@@ -22,8 +22,10 @@ from mxweir.events import Observer, Trouble, notice
 from mxweir.facts import Folder
 from mxweir.metrics import Metrics
 from mxweir.ratelimit import snapshot
+from mxweir.ratelimit.bulletin import Bulletin
 from mxweir.ratelimit.limits import Limits
 from mxweir.ratelimit.shared import Shared
+from mxweir.ratelimit.talkers import Talkers
 from mxweir.redis.servers import Servers, connect
 from mxweir.serving import Listening
 from mxweir.threads import in_thread
@@ -101,6 +103,7 @@ class Worker:
         self._clock = clock
         self._observe = observe
         self._servers = connect(config.redis, observe) if config.redis else None
+        self._talkers = Talkers(clock())
         self._commands = Commands(config, self._servers, clock, observe, metrics)
         kind = SharedAnswerer if self._servers else Answerer
         self._answerer = kind(self._pipeline(config), clock, observe, domains.confirm, tell_each=tell_each)
@@ -166,6 +169,8 @@ class Worker:
         """What answering alone needs of that."""
         yield from self._domains.asking()
         yield from self._commands.works()
+        if self._servers and self._config.redis:
+            yield Bulletin(self._servers, self._config.redis.prefix, self._talkers, self._forget).run
 
     def tick(self) -> None:
         """Call it every second or so."""
@@ -232,7 +237,20 @@ class Worker:
 
     def _share(self, limits: Limits) -> Shared:
         redis, servers = cast("Redis", self._config.redis), cast("Servers", self._servers)
-        return Shared(limits, servers, redis.prefix, self._clock, self._observe, redis.timeout)
+        return Shared(
+            limits,
+            servers,
+            redis.prefix,
+            self._clock,
+            self._observe,
+            redis.timeout,
+            talkers=self._talkers,
+        )
+
+    def _forget(self, limit: str, key: str) -> None:
+        """An operator has reset a counter in Redis."""
+        if isinstance(pipeline := self._answerer.pipeline, SharedPipeline):
+            pipeline.shared.forget(limit, key)
 
     def _gauges(self, metrics: Metrics) -> None:
         sessions, gauge = self.sessions.open, metrics.gauge
