@@ -26,7 +26,8 @@ no worker outlives it.
 
 *A worker that ends is replaced*, at once if it had lived for long. Its connections
 are closed with it: smtpd sees that at its next question and asks another worker,
-through a new connection. What it had counted is kept (`figures`), for counters
+through a new connection. One that it was handed and had not taken is handed to
+another, with the question that may wait in it. What it had counted is kept (`figures`), for counters
 that went back would look like a restart.
 
 Workers ignore signals: those to the whole service, from a terminal or a service

@@ -5,8 +5,9 @@ import contextlib
 import itertools
 import socket
 import sys
-from collections.abc import Callable
-from typing import Any, Self, cast
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Self, cast
 
 from mxweir.log import LogObserver
 from mxweir.metrics import Figures
@@ -21,6 +22,7 @@ from mxweir_policyd.workers.messages import (
     Serving,
     Show,
     Take,
+    Taken,
     Told,
     packed,
     received,
@@ -33,12 +35,22 @@ class WorkerEndedError(Exception):
     """The worker ended before it answered."""
 
 
+class Ears(NamedTuple):
+    """Who hears what a worker says."""
+
+    log: LogObserver
+    told: Callable[[Told], None]
+    serves: Callable[[], None]
+
+
 class Member:
     """One worker, from `start` until `ended` has returned; both ends of its pipes are in good hands."""
 
-    def __init__(self, process: asyncio.subprocess.Process, handing: socket.socket) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, handing: socket.socket, ears: Ears) -> None:
         self._process = process
+        self._ears = ears
         self._handing = handing
+        self._handed: deque[tuple[bytes, socket.socket]] = deque()
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count()
         self.serving = False
@@ -53,11 +65,12 @@ class Member:
         """Why it could not start."""
 
     @classmethod
-    async def start(cls) -> Self:
+    async def start(cls, ears: Ears) -> Self:
         """Start one, which waits for its configuration and then says when it serves. Raises OSError."""
         handing, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         handing.setblocking(False)
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(handing.close)
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "mxweir_policyd.workers", str(theirs.fileno())),
                 stdin=asyncio.subprocess.PIPE,
@@ -65,7 +78,8 @@ class Member:
                 stderr=asyncio.subprocess.PIPE,
                 pass_fds=(theirs.fileno(),),
             )
-        return cls(process, handing)
+            undo.pop_all()
+        return cls(process, handing, ears)
 
     @property
     def pid(self) -> int:
@@ -88,14 +102,22 @@ class Member:
             del self._asked[number]
 
     def hand(self, kind: bytes, connection: socket.socket) -> bool:
-        """Hand a connection over; False if it is gone, or takes none now."""
+        """Hand a connection over; False if it is gone, or takes none now.
+
+        It is kept until it is taken: one that dies before has not read any of it.
+        """
         try:
             socket.send_fds(self._handing, [kind], [connection.fileno()])
         except OSError:
             return False
-        connection.close()
+        self._handed.append((kind, connection))
         self.open += 1
         return True
+
+    def untaken(self) -> Iterator[tuple[bytes, socket.socket]]:
+        """The connections that it was handed, and died before it took them."""
+        while self._handed:
+            yield self._handed.popleft()
 
     def release(self) -> None:
         """Have it drain and end: there will be no more connections."""
@@ -107,11 +129,11 @@ class Member:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
-    async def ended(self, log: LogObserver, told: Callable[[Told], None], serves: Callable[[], None]) -> int:
+    async def ended(self) -> int:
         """Hear what it says until it ends; its exit status."""
-        passing = asyncio.ensure_future(self._pass_on(log.pass_on))
+        passing = asyncio.ensure_future(self._pass_on())
         try:
-            await self._listen(log, told, serves)
+            await self._listen()
             await passing
             return await self._process.wait()
         finally:
@@ -125,30 +147,47 @@ class Member:
                 if not answer.done():
                     answer.set_exception(WorkerEndedError())
 
-    async def _listen(
-        self, log: LogObserver, told: Callable[[Told], None], serves: Callable[[], None]
-    ) -> None:
+    async def _listen(self) -> None:
         reports = cast("asyncio.StreamReader", self._process.stdout)
+        hear: dict[type, Callable[[Any], None]] = {
+            Serving: self._serves,
+            Failed: self._fails,
+            Told: self._ears.told,
+            Beat: self._beats,
+            Taken: self._takes,
+            Closed: self._closes,
+            Answer: self._answers,
+        }
         while (report := await received(reports)) is not None:
             self.silent = 0
-            if isinstance(report, Beat):
-                self.figures = report.figures
-                log.add_unwritten(report.unwritten)
-            elif isinstance(report, Closed):
-                self.open -= report.connections
-            elif isinstance(report, Told):
-                told(report)
-            elif isinstance(report, Answer):
-                if (answer := self._asked.get(report.number)) is not None and not answer.done():
-                    answer.set_result(report.value)
-            elif isinstance(report, Serving):
-                self.serving = True
-                serves()
-            elif isinstance(report, Failed):
-                self.failed = report
+            hear[type(report)](report)
 
-    async def _pass_on(self, log: Callable[[str], None]) -> None:
+    def _serves(self, report: Serving) -> None:
+        self.serving = True
+        self._ears.serves()
+
+    def _fails(self, report: Failed) -> None:
+        self.failed = report
+
+    def _beats(self, report: Beat) -> None:
+        self.figures = report.figures
+        self._ears.log.add_unwritten(report.unwritten)
+
+    def _takes(self, report: Taken) -> None:
+        for _ in range(report.connections):
+            self._handed.popleft()[1].close()
+
+    def _closes(self, report: Closed) -> None:
+        self.open -= report.connections
+
+    def _answers(self, report: Answer) -> None:
+        answer = self._asked.get(report.number)
+        if answer is not None and not answer.done():
+            answer.set_result(report.value)
+
+    async def _pass_on(self) -> None:
         """Its log, whole lines at a time; the last one may lack its end."""
+        log = self._ears.log.pass_on
         stderr, rest = cast("asyncio.StreamReader", self._process.stderr), b""
         while chunk := await stderr.read(_LOG_AT_ONCE):
             whole, newline, rest = (rest + chunk).rpartition(b"\n")

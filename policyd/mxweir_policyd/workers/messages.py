@@ -76,6 +76,12 @@ class Beat(NamedTuple):
     unwritten: int
 
 
+class Taken(NamedTuple):
+    """The next so many of the connections that were handed over are in the worker's hands."""
+
+    connections: int
+
+
 class Closed(NamedTuple):
     """So many of the connections that were handed over are closed."""
 
@@ -90,7 +96,7 @@ class Answer(NamedTuple):
 
 
 Order = Begin | Domains | Ask
-Report = Serving | Failed | Told | Beat | Closed | Answer
+Report = Serving | Failed | Told | Beat | Taken | Closed | Answer
 
 
 def packed(message: Order | Report) -> bytes:

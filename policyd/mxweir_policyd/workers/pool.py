@@ -19,7 +19,7 @@ from mxweir.service import ServiceError, SettingError
 from mxweir.serving import Listening
 from mxweir_policyd.domains import RelayDomains
 from mxweir_policyd.workers.figures import Figuring
-from mxweir_policyd.workers.member import Member, WorkerEndedError
+from mxweir_policyd.workers.member import Ears, Member, WorkerEndedError
 from mxweir_policyd.workers.messages import MAPS, POLICY, Begin, Domains, Question, Take, Told
 from mxweir_policyd.workers.placing import Placing
 
@@ -118,7 +118,7 @@ class Workers:
     async def _live(self, seat: _Seat) -> str:
         """The life of one worker; says how it ended."""
         try:
-            member = await Member.start()
+            member = await Member.start(Ears(self._log, self._told, partial(self._serves, seat)))
         except OSError as error:
             if not seat.first.done():
                 seat.first.set_exception(ServiceError(f"a worker cannot be started: {error}"))
@@ -126,14 +126,16 @@ class Workers:
         seat.member = member
         member.tell(Begin(_shared_out(self._config), self._domains.pending))
         try:
-            status = await member.ended(self._log, self._told, partial(self._serves, seat))
+            status = await member.ended()
         finally:
             seat.member = None
             self._figuring.retire(member)
+            for kind, connection in member.untaken():
+                self._placing.place(kind, connection)
         why = member.failed.why if member.failed else _ending(status)
         if not seat.first.done():
-            kind = SettingError if member.failed and member.failed.status == 2 else ServiceError
-            seat.first.set_exception(kind(why if member.failed else f"a worker ended with {why}"))
+            failure = SettingError if member.failed and member.failed.status == 2 else ServiceError
+            seat.first.set_exception(failure(why if member.failed else f"a worker ended with {why}"))
         return why
 
     def _serves(self, seat: _Seat) -> None:

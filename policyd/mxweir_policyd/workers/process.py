@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import itertools
 import os
 import socket
 import sys
+from functools import partial
 from typing import Any
 
 from mxweir.background import Work, go_on
@@ -30,6 +32,7 @@ from mxweir_policyd.workers.messages import (
     Serving,
     Show,
     Take,
+    Taken,
     received,
 )
 from mxweir_policyd.workers.reports import LINES, Reports, Telling
@@ -125,24 +128,30 @@ class Process:
     # Connections
 
     def _take(self) -> None:
-        for _ in range(_AT_ONCE):
-            try:
-                kind, files, _flags, _address = socket.recv_fds(self._connections, 1, 1)
-            except BlockingIOError:
-                return
-            except OSError:
-                kind, files = b"", []
-            if not kind:
-                asyncio.get_running_loop().remove_reader(self._connections)
-                self._ended.set()
-                return
-            if not files:  # there was no descriptor free to receive it
-                self._observe(Trouble("connections not accepted", "Too many open files", "error"))
-                self._close()
-                continue
+        """Take what is handed over. That it is taken is told before any of it is read."""
+        taken = sum(1 for _ in itertools.takewhile(bool, (self._take_one() for _ in range(_AT_ONCE))))
+        if taken:
+            self._reports.send(Taken(taken))
+
+    def _take_one(self) -> bool:
+        try:
+            kind, files, _flags, _address = socket.recv_fds(self._connections, 1, 1)
+        except BlockingIOError:
+            return False
+        except OSError:
+            kind, files = b"", []
+        if not kind:
+            asyncio.get_running_loop().remove_reader(self._connections)
+            self._ended.set()
+            return False
+        if files:
             task = asyncio.ensure_future(self._adopt(kind, socket.socket(fileno=files[0])))
             self._taking.add(task)
             task.add_done_callback(self._taking.discard)
+        else:  # there was no descriptor free to receive it
+            self._observe(Trouble("connections not accepted", "Too many open files", "error"))
+            self._close()
+        return True
 
     async def _adopt(self, kind: bytes, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -169,7 +178,7 @@ class Process:
             if isinstance(order, Domains):
                 self._domains.changed(order.pending)
             elif isinstance(order, Ask):
-                task = asyncio.ensure_future(self._answer(order))
+                task = asyncio.ensure_future(go_on(partial(self._answer, order), self._observe))
                 self._taking.add(task)
                 task.add_done_callback(self._taking.discard)
         self._ended.set()  # the parent is gone
