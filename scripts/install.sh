@@ -71,7 +71,8 @@ done
 install -m 644 systemd/sysusers.conf "$lib/sysusers.d/mxweir.conf"
 install -m 644 systemd/tmpfiles.conf "$lib/tmpfiles.d/mxweir.conf"
 
-install -m 644 README.md CHANGELOG.md LICENSE conf/mxweir.toml conf/postgres/roles.sql "$root/share/doc/mxweir/"
+install -m 644 README.md CHANGELOG.md LICENSE conf/mxweir.toml conf/postgres/roles.sql \
+    conf/redis/users.acl conf/redis/sentinel.acl "$root/share/doc/mxweir/"
 cp -R docs "$root/share/doc/mxweir/"
 if [ -e "$destdir/etc/mxweir/mxweir.toml" ]; then
     echo "mxweir: $destdir/etc/mxweir/mxweir.toml is kept; the shipped one is in $prefix/share/doc/mxweir"

@@ -5,9 +5,11 @@ read, nothing is written to the disk but its log, and it is stopped by its own
 process id. It starts in some hundredths of a second.
 """
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import hiredis
 
@@ -30,12 +32,22 @@ _SETTINGS = {
 }
 
 
+USERS = Path(__file__).parents[3] / "conf" / "redis"
+"""The users that mxweir ships, for Redis and for sentinels."""
+
+PASSWORD = "lab password"  # noqa: S105 - of a server that lives as long as a test
+"""Of the user `mxweir`."""
+
+
 class Redis(Freezable):
     """One private Redis, from `start()` (or `with`) to `stop()`; started again, it is empty.
 
     It listens at `inet`, a free port of 127.0.0.1, and at `unix`, a socket in its
-    directory. `settings` are lines of redis.conf that go over the lab's.
+    directory. `settings` are lines of redis.conf that go over the lab's. Everybody may
+    do everything, but the user `mxweir`: that one may do what `conf/redis` gives it.
     """
+
+    users = "users.acl"
 
     options: tuple[str, ...] = ()
     """Of the command line."""
@@ -56,6 +68,11 @@ class Redis(Freezable):
     def unix_url(self) -> str:
         """Its address as `redis.url` takes it, over the unix socket."""
         return f"redis+unix://{self.unix.path}"
+
+    @property
+    def guarded_url(self) -> str:
+        """The same for the user `mxweir`, with its password."""
+        return f"redis+unix://mxweir:{quote(PASSWORD)}@{self.unix.path}"
 
     def start(self) -> None:
         """Start it and wait until it answers; LabError says in one line why it does not."""
@@ -111,8 +128,17 @@ class Redis(Freezable):
             "port": str(self.inet.port),
             "unixsocket": self.unix.path,
             "unixsocketperm": "777",
+            "aclfile": self.write_users(),
         }
         self.write(settings | self.settings)
+
+    def write_users(self) -> Path:
+        """Write the users as they are shipped, with the lab's password."""
+        path = self.directory / "users.acl"
+        # As its hash, for a text with a blank in it cannot be written there.
+        secret = f"#{hashlib.sha256(PASSWORD.encode()).hexdigest()}"
+        path.write_text((USERS / self.users).read_text().replace(">CHANGE-ME", secret))
+        return path
 
     def write(self, settings: Mapping[str, object]) -> None:
         """Write redis.conf."""

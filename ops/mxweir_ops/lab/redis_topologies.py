@@ -1,6 +1,6 @@
 """Several private Redis: a master that sentinels watch, and a Cluster."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mxweir.endpoint import Inet
@@ -31,6 +31,7 @@ class Sentinel(Redis):
     """Watches a master; `quorum` of them replace it once it has been dead for a second."""
 
     options = ("--sentinel",)
+    users = "sentinel.acl"
 
     def __init__(self, directory: Path, master: Redis, quorum: int, name: str):
         self._monitor = f"{MASTER} {master.inet.host} {master.inet.port} {quorum}"
@@ -56,6 +57,7 @@ class Sentinel(Redis):
             "port": self.inet.port,
             "unixsocket": self.unix.path,
             "unixsocketperm": 777,
+            "aclfile": self.write_users(),
             "sentinel monitor": self._monitor,
             f"sentinel down-after-milliseconds {MASTER}": 1000,
             f"sentinel failover-timeout {MASTER}": 5000,
@@ -91,11 +93,17 @@ class Watched(Server):
 
 
 class Cluster(Server):
-    """Three masters with a third of the slots each; the first of them has a replica, if one is wanted."""
+    """Three masters with a third of the slots each; the first of them has a replica, if one is wanted.
 
-    def __init__(self, directory: Path, replica: bool = False):
+    `more` has lines of redis.conf for each node; with a tls-port among them, they talk
+    to each other over TLS too, for only then is a client over TLS told that port.
+    """
+
+    def __init__(
+        self, directory: Path, replica: bool = False, more: Sequence[Mapping[str, str]] = ({}, {}, {}, {})
+    ):
         self._ports = [free_port() for _ in range(4 if replica else 3)]
-        lines = [self._lines(port) for port in self._ports]
+        lines = [self._lines(port) | dict(each) for port, each in zip(self._ports, more, strict=False)]
         self.nodes = [Redis(directory, settings, f"node{n}") for n, settings in enumerate(lines)]
         self.masters = self.nodes[:3]
 
@@ -147,7 +155,8 @@ class Cluster(Server):
         """What a node would have written about all of them: so none has to be introduced."""
         text = ""
         for number, node in enumerate(self.nodes):
-            at = f"{node.inet.host}:{node.inet.port}@{self._ports[number]}"
+            port = node.settings.get("tls-port", node.inet.port)
+            at = f"{node.inet.host}:{port}@{self._ports[number]}"
             mine = "myself," if number == me else ""
             first, last = number * _THIRD, 16383 if number == 2 else (number + 1) * _THIRD - 1
             what = f"{mine}master - 0 0 {number + 1} connected {first}-{last}"

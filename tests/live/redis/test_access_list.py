@@ -87,7 +87,7 @@ def follows(host: Host) -> bool:
 @pytest.fixture
 async def hosts(redis: Redis) -> AsyncIterator[list[Host]]:
     """Two that follow."""
-    made = [Host(redis.url), Host(redis.unix_url)]
+    made = [Host(redis.guarded_url), Host(redis.guarded_url)]
     for host in made:
         await host.start()
         await host.until(partial(follows, host))
@@ -126,7 +126,7 @@ async def test_what_was_said_before_is_no_lag_of_a_host_that_comes_later(
     redis: Redis, hosts: list[Host]
 ) -> None:
     say(redis, word("a.example"))
-    late = Host(redis.url)
+    late = Host(redis.guarded_url)
     await late.start()
     await all_have([late], "a.example")
     assert late.follower.lag == 0.0
@@ -177,7 +177,7 @@ async def test_thousands_of_words_are_read_page_by_page(redis: Redis) -> None:
     for start in range(0, len(words), remote.PAGE):
         argv = remote.restore(NAMES, history if start else "", 1, words[start : start + remote.PAGE])
         history = redis.cli("EVAL", remote.RESTORE.source, 3, *NAMES.keys, *argv).decode()
-    host = Host(redis.url)
+    host = Host(redis.guarded_url)
     await host.start()
     await all_have([host], *values)
     say(redis, word("a7.example", ""))
@@ -191,7 +191,7 @@ async def test_a_redis_that_was_emptied_is_given_the_list_back(redis: Redis, hos
     await all_have(hosts, "a.example", "b.example")
     redis.restart()
     assert redis.cli("EXISTS", NAMES.records) in (0, 1)  # a host may be quicker than we
-    newcomer = Host(redis.url)
+    newcomer = Host(redis.guarded_url)
     await newcomer.start()
     await all_have([*hosts, newcomer], "a.example", "b.example")
     say(redis, word("d.example"))
@@ -208,7 +208,7 @@ async def test_a_word_said_to_an_emptied_redis_before_any_host_saw_it_joins_the_
         host.stop()
     redis.restart()
     say(redis, word("b.example", ""), word("c.example"), word("a.example", "allow"))
-    again = [Host(redis.url) for _ in hosts]
+    again = [Host(redis.guarded_url) for _ in hosts]
     for before, host in zip(hosts, again, strict=True):
         host.book = host.follower._book = before.book
         await host.start()
@@ -233,7 +233,7 @@ async def test_a_host_that_was_away_for_long_does_not_bring_back_what_was_withdr
     stayed.book.retain(["sender_org b.example"])  # as after a day
     redis.restart()
     await stayed.until(lambda: redis.cli("HEXISTS", NAMES.records, "sender_org b.example") == 1)
-    back = Host(redis.url)
+    back = Host(redis.guarded_url)
     back.book = back.follower._book = away.book
     await back.start()
     await all_have([back, stayed], "b.example")
@@ -252,7 +252,7 @@ async def test_a_host_that_missed_withdrawals_which_redis_forgot_reads_all_of_it
     redis.cli("ZADD", NAMES.keys[2], 1, "sender_org a.example")  # as if a day had passed
     say(redis, word("c.example"))
     assert redis.cli("HEXISTS", NAMES.records, "sender_org a.example") == 0
-    back = Host(redis.url)
+    back = Host(redis.guarded_url)
     back.book = back.follower._book = away.book
     await back.start()
     await all_have([back, stayed], "b.example", "c.example")

@@ -91,7 +91,7 @@ def two_hosts(timeout: str) -> Iterator[tuple[Redis, list[Host]]]:
         directory = running.enter_context(temporary_directory())
         redis = running.enter_context(Redis(directory))
         fronts = ("asyncio", "libmilter")
-        made = [Host(directory / front, front, redis.url, timeout) for front in fronts]
+        made = [Host(directory / front, front, redis.guarded_url, timeout) for front in fronts]
         for host in made:
             running.enter_context(host.daemon)
         yield redis, made
