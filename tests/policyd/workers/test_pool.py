@@ -66,6 +66,9 @@ class Pool:
     def troubles(self, what: str) -> list[Trouble]:
         return [event for event in self.recorder.events if isinstance(event, Trouble) and event.what == what]
 
+    def notices(self, what: str) -> list[Notice]:
+        return [event for event in self.recorder.events if isinstance(event, Notice) and event.what == what]
+
     def members(self) -> list[Member]:
         return self.workers._members()
 
@@ -152,7 +155,7 @@ async def test_a_worker_that_falls_silent_stalls_the_service_and_is_then_killed_
     assert [event.detail for event in pool.troubles("worker hung")] == [
         f"process {pid} has said nothing for 15 s; killed"
     ]
-    await pool.until(lambda: len(pool.members()) == 2 and all(each.serving for each in pool.members()))
+    await pool.until(lambda: pool.notices("worker replaced"))
     assert (pool.workers.stalled(), pid in [member.pid for member in pool.members()]) == ("", False)
 
 
@@ -175,12 +178,8 @@ async def test_a_worker_that_takes_no_configuration_is_killed_and_replaced_with_
     assert [event.detail.partition(" took")[2] for event in pool.troubles("worker hung")] == [
         " no new configuration for 0.05 s; killed"
     ] * 2
-    await pool.until(
-        lambda: (
-            len([m for m in pool.members() if m.serving]) == 2
-            and not former & {member.pid for member in pool.members()}
-        )
-    )
+    await pool.until(lambda: len(pool.notices("worker replaced")) == 2)
+    assert not former & {member.pid for member in pool.members()}
 
 
 async def test_what_both_say_of_themselves_is_told_once_and_again_later(
