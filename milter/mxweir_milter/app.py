@@ -8,10 +8,12 @@ import asyncio
 import gc
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
 from mxweir import http, service
+from mxweir.background import go_on
 from mxweir.clock import system_clock
 from mxweir.config import Config, ConfigError, load
 from mxweir.deadline import Deadline
@@ -129,7 +131,8 @@ class MilterDaemon:
         stop_http = http.serve("milter.http", pages, self._metrics, self._live, lambda: self._not_ready)
         try:
             await self._counting.start()
-            saving = loop.create_task(self._counting.save_often(self._config.milter.save_every))
+            save_often = partial(self._counting.kept.save_often, self._config.milter.save_every)
+            saving = loop.create_task(go_on(save_often, self._observe))
             service.allow_files(2 * self._config.milter.max_sessions + _OTHER_FILES)
             await front.open()
             self._say_started()

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from mxweir.clock import Clock
 from mxweir.config import Config
-from mxweir.events import Observer, Trouble, notice
+from mxweir.events import Observer, Trouble
 from mxweir.facts import ContentFacts, Folder
-from mxweir.ratelimit import snapshot
+from mxweir.ratelimit.kept import Kept
 from mxweir.ratelimit.limits import Limits, Outcome
 from mxweir.ratelimit.shared import Shared
 from mxweir.redis.servers import Servers, connect
-from mxweir.threads import in_thread
 from mxweir_milter.limits import Asking, Question
 from mxweir_milter.verdict import Failed, Reason
 
@@ -43,30 +42,20 @@ class Counting:
     """Asks the limits in force; belongs to one event loop."""
 
     def __init__(self, config: Config, asking: Asking | None, clock: Clock, observe: Observer) -> None:
-        self._path = snapshot_path(config.state_dir)
         self._clock = clock
         self._observe = observe
         self._servers = self._connect(config, asking)
         self._starting: asyncio.Task[None] | None = None
         self._limits = asking.limits if asking is not None else None
         self._shared = self._share(config)
+        self.kept = Kept(snapshot_path(config.state_dir), lambda: self._limits, clock, observe)
+        """The counters of this process, in their file."""
 
     async def start(self) -> None:
         """Go on with the counters of a former process, and connect to Redis where there is one."""
         if self._servers is not None:
             await self._servers.start()
-        if self._limits is None:
-            return
-        try:
-            count = snapshot.read(self._path, self._limits, self._clock())
-            self._observe(notice("counters loaded", count=count))
-        except FileNotFoundError:
-            pass
-        except (snapshot.SnapshotError, OSError) as error:
-            kept = self._path.with_suffix(".broken")
-            why = f"{self._path}: {error}; kept as {kept.name}, counting from zero"
-            self._observe(Trouble("counters not loaded", why))
-            self._path.rename(kept)
+        self.kept.load()
 
     async def ask(self, question: Question) -> Failed | None:
         """Ask and charge, and put down what was said; None when the message is to be scanned."""
@@ -101,27 +90,11 @@ class Counting:
         self._limits = limits
         self._shared = self._share(config)
 
-    async def save_often(self, seconds: float) -> None:
-        """Write the counters every so many seconds, bit by bit."""
-        while True:
-            await asyncio.sleep(seconds)
-            if self._limits is None:
-                continue
-            try:
-                for wait in snapshot.Writer(self._path, self._limits, self._clock()).steps():
-                    await (asyncio.sleep(0) if wait is None else in_thread(wait))
-            except OSError as error:
-                self._not_saved(error)
-
     def close(self) -> None:
         """Keep the counters for the next process, and leave Redis."""
         if self._servers is not None:
             self._servers.close()
-        if self._limits is not None:
-            try:
-                snapshot.write(self._path, self._limits, self._clock())
-            except OSError as error:
-                self._not_saved(error)
+        self.kept.save()
 
     async def _decide(self, facts: ContentFacts) -> Outcome | None:
         if self._shared is None:
@@ -147,6 +120,3 @@ class Counting:
         timeout = min(config.redis.timeout, config.milter.deadline / _SHARE)
         prefix = config.redis.prefix
         return Shared(self._limits, self._servers, prefix, self._clock, self._observe, timeout)
-
-    def _not_saved(self, error: OSError) -> None:
-        self._observe(Trouble("counters not saved", f"{self._path}: {error.strerror}; the former file stays"))

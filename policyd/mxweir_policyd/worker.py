@@ -18,11 +18,11 @@ from mxweir.clock import Clock
 from mxweir.config import Config
 from mxweir.config.sections import Redis
 from mxweir.domains.match import Match
-from mxweir.events import Observer, Trouble, notice
+from mxweir.events import Observer
 from mxweir.facts import Folder
 from mxweir.metrics import Metrics
-from mxweir.ratelimit import snapshot
 from mxweir.ratelimit.bulletin import Bulletin
+from mxweir.ratelimit.kept import Kept
 from mxweir.ratelimit.limits import Limits
 from mxweir.ratelimit.shared import Shared
 from mxweir.ratelimit.talkers import Talkers
@@ -108,7 +108,9 @@ class Worker:
         kind = SharedAnswerer if self._servers else Answerer
         self._answerer = kind(self._pipeline(config), clock, observe, domains.confirm, tell_each=tell_each)
         self._commands.first_or_last = self._write_lane
-        limits = LimitsControl(lambda: self._answerer.pipeline, clock)
+        path = snapshot_path(config.state_dir)
+        self._kept = Kept(path, lambda: self._answerer.pipeline.limits, clock, observe)
+        limits = LimitsControl(self._in_force, clock)
         others = {"limits": limits.answer, "access": self._commands.say}
         self._control = Control(self._answerer, domains.describe, observe, others)
         self.sessions = Sessions(config.policyd.max_connections, self._answerer)
@@ -118,18 +120,7 @@ class Worker:
         """Go on with the counters of a former process, and be ready for many connections."""
         self.allow_files()
         await self.prepare()
-        path = snapshot_path(self._config.state_dir)
-        try:
-            count = snapshot.read(path, self._answerer.pipeline.limits, self._clock())
-            self._observe(notice("counters loaded", count=count))
-        except FileNotFoundError:
-            pass
-        except (snapshot.SnapshotError, OSError) as error:
-            kept = path.with_suffix(".broken")
-            self._observe(
-                Trouble("counters not loaded", f"{path}: {error}; kept as {kept.name}, counting from zero")
-            )
-            path.rename(kept)
+        self._kept.load()
 
     async def prepare(self) -> None:
         """Connect to Redis, if there is one, and know what operators said; no failure of either stops us."""
@@ -162,7 +153,7 @@ class Worker:
 
     def works(self) -> Iterator[Work]:
         """What goes on in the background, each for ever."""
-        yield self._save_often
+        yield partial(self._kept.save_often, self._config.policyd.save_every)
         yield from self.asking()
 
     def asking(self) -> Iterator[Work]:
@@ -174,6 +165,7 @@ class Worker:
 
     def tick(self) -> None:
         """Call it every second or so."""
+        self._answerer.tell_untold()
         self._answerer.pipeline.tick(self._clock())
         self._commands.tick()
 
@@ -207,30 +199,15 @@ class Worker:
         """
         if self._servers:
             self._servers.close()
-        if not served:
-            return
-        path = snapshot_path(self._config.state_dir)
-        try:
-            snapshot.write(path, self._answerer.pipeline.limits, self._clock())
-        except OSError as error:
-            self._not_saved(path, error)
-
-    async def _save_often(self) -> None:
-        while True:
-            await asyncio.sleep(self._config.policyd.save_every)
-            path = snapshot_path(self._config.state_dir)
-            try:
-                for wait in snapshot.Writer(path, self._answerer.pipeline.limits, self._clock()).steps():
-                    await (asyncio.sleep(0) if wait is None else in_thread(wait))
-            except OSError as error:
-                self._not_saved(path, error)
-
-    def _not_saved(self, path: Path, error: OSError) -> None:
-        self._observe(Trouble("counters not saved", f"{path}: {error.strerror}; the former file stays"))
+        if served:
+            self._kept.save()
 
     def _pipeline(self, config: Config) -> Pipeline:
         share = self._share if self._servers else None
         return build_pipeline(config, self._domains.table, share, self._commands.index)
+
+    def _in_force(self) -> tuple[Limits, Folder]:
+        return self._answerer.pipeline.limits, self._answerer.pipeline.folder
 
     def _write_lane(self) -> None:
         self._answerer.pipeline.write_lane()

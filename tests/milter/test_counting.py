@@ -133,7 +133,7 @@ def test_a_fault_of_ours_lets_the_message_pass_and_is_told(setting):
 
 def test_the_counters_are_saved_again_and_again(setting, tmp_path):
     async def saved() -> None:
-        saving = asyncio.create_task(setting.counting.save_often(0.0))
+        saving = asyncio.create_task(setting.counting.kept.save_often(0.0))
         async with asyncio.timeout(20):
             while not snapshot_path(tmp_path).exists():  # noqa: ASYNC110 - a file is waited for
                 await asyncio.sleep(0)
