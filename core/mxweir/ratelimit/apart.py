@@ -9,7 +9,6 @@ That a question is a repeated one is found out before, by the one command that a
 remembers it.
 """
 
-from binascii import crc_hqx
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -31,8 +30,7 @@ from mxweir.ratelimit.together import Offset, readable
 from mxweir.redis.errors import RedisError
 from mxweir.redis.script import Script
 from mxweir.redis.servers import Servers
-
-_SLOTS = 16384
+from mxweir.redis.slots import slot_of
 
 
 class Apart:
@@ -189,14 +187,6 @@ class _Look:
         self._open -= 1
         if not self._open:
             self._then(self._error or Peek(self._repeated, self._figures))
-
-
-def slot_of(name: bytes) -> int:
-    """The part of a Cluster that a key belongs to (redis.io, "Redis cluster specification")."""
-    begin = name.find(b"{")
-    end = name.find(b"}", begin + 1)
-    hashed = name[begin + 1 : end] if begin >= 0 and end > begin + 1 else name
-    return crc_hqx(hashed, 0) % _SLOTS
 
 
 def _ignore(_: object) -> None:

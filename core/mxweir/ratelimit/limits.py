@@ -24,7 +24,7 @@ from mxweir.address import bounded, hashed
 from mxweir.config import LimitRule
 from mxweir.events import Observed
 from mxweir.facts import CONTENT_READERS, NOBODY, READERS, UNKNOWN, AnyFacts, ContentFacts, Folder
-from mxweir.ratelimit.arithmetic import ROUNDING
+from mxweir.ratelimit.arithmetic import ROUNDING, Answer
 from mxweir.ratelimit.memory import DistinctTable, GcraTable, Pace, Paces, Repeats, Row, Table, WindowTable
 from mxweir.ratelimit.rate import Rate
 from mxweir.trail import Step
@@ -134,6 +134,16 @@ class Limit:
         key = self.key(facts)
         return ((key, *self.what(facts)),) if key else ()
 
+    def ask(self, key: str, value: str, cost: float, now: float) -> Answer[Any]:
+        """Is there room? Counts nothing.
+
+        A share of a limit never refuses for good what all of it has room for: a
+        large message takes no more than the share has.
+        """
+        if self.share < 1.0 and cost <= self.paces.of(key).burst:
+            cost = min(cost, self.table.capacity(key))
+        return self.table.ask(key, value, cost, now)
+
     def figure(self, key: str, used: float) -> str:
         """`33/1000`."""
         capacity = self.table.capacity(key)
@@ -234,7 +244,7 @@ class Limits:
         observed: tuple[Observed, ...] = ()
         turns = ((limit, turn) for limit in limits for turn in limit.turns(facts))
         for limit, (key, value, cost) in turns:
-            used, wait, mark = limit.table.ask(key, value, cost, now)
+            used, wait, mark = limit.ask(key, value, cost, now)
             if wait <= 0.0:
                 charges.append((limit.table, key, mark))
             elif limit.observe:
@@ -257,7 +267,7 @@ class Limits:
         looks: list[Look] = []
         for limit in asked:
             for key, value, cost in limit.turns(facts) or (_NO_TURN,):
-                used, wait, _ = limit.table.ask(key, value, cost, now) if key else (0.0, 0.0, None)
+                used, wait, _ = limit.ask(key, value, cost, now) if key else (0.0, 0.0, None)
                 looks.append(Look(limit, key, limit.figure(key, used), wait))
         return looked(looks)
 

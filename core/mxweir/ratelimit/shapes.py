@@ -234,7 +234,7 @@ class Shapes:
 
 
 def encoded(text: str) -> bytes:
-    """Bytes as they came in: keys may hold what is no UTF-8."""
+    """A text's bytes; also where it holds bytes that were no UTF-8."""
     return text.encode("utf-8", "surrogateescape")
 
 

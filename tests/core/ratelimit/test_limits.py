@@ -487,3 +487,37 @@ def test_a_reload_with_another_bound_holds_to_it():
     for i in range(2000):
         counted.decide(question(sender=f"t{i}@x.example"), NOW)
     assert counted.sizes()[0][1] <= 1000
+
+
+def share_of(text: str, share: float) -> Limits:
+    return Limits(loads(text).limit, FOLDER, share=share)
+
+
+def test_a_process_that_counts_alone_gives_out_its_share_and_at_least_one():
+    text = limit("sender", '"sender"', "30/minute") + limit("pair", '["sender", "recipient"]', "1/minute")
+    alone = share_of(text, 0.2)
+    outcomes = [alone.decide(question(recipient=f"r{i}@b.example"), NOW) for i in range(8)]
+    assert [refused(outcome) for outcome in outcomes] == [None] * 6 + ["sender"] * 2
+    assert refused(alone.decide(question(), NOW + 9.9)) == "sender"
+    assert refused(alone.decide(question(), NOW + 10.0)) is None
+
+
+@pytest.mark.parametrize("window", ["false", "true"])
+def test_a_share_has_room_for_every_message_that_the_whole_has_room_for(window):
+    text = limit("bytes", '"sender"', "20MB/hour", f'unit = "byte"\nwindow = {window}')
+    alone = share_of(text, 0.1)
+    large = question(state="END-OF-MESSAGE", size="15000000")
+    assert refused(alone.decide(large, NOW)) is None
+    assert refused(alone.decide(large, NOW + 1)) == "bytes"
+    assert refused(alone.decide(large, NOW + 3700)) is None
+    too_large = question(state="END-OF-MESSAGE", size="25000000")
+    assert refused(share_of(text, 0.1).decide(too_large, NOW)) == "bytes"
+
+
+def test_another_share_counts_on_with_what_is_in_use():
+    text = limit("sender", '"sender"', "10/minute")
+    whole, half = share_of(text, 1.0), share_of(text, 0.5)
+    for _ in range(4):
+        whole.decide(question(), NOW)
+    half.adopt(whole, NOW)
+    assert figures(half, question()) == {"sender": "4/5"}
