@@ -8,7 +8,7 @@ Everything here belongs to one event loop.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from mxweir.clock import Clock
@@ -30,6 +30,9 @@ class Servers(Protocol):
     @property
     def available(self) -> bool:
         """Whether a call would be sent now: some master is connected, and its breaker would let it pass."""
+
+    def states(self) -> Mapping[str, int]:
+        """How many masters are "available" and how many "away", for a gauge."""
 
     async def start(self) -> None:
         """Connect, and keep connected; returns after the first try, however it went, within two seconds."""
@@ -69,7 +72,7 @@ def connect(settings: Redis, observe: Observer, clock: Clock = time.monotonic) -
     """
     try:
         from mxweir.redis import topologies  # noqa: PLC0415 - hiredis is an extra
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise SettingError(
             f"redis.url: {error.name} is not installed; the extra mxweir[redis] brings it"
         ) from None
