@@ -4,16 +4,16 @@ Where limits are counted in Redis, these are asked there, and not here.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from heapq import nlargest
 from math import ceil
 from typing import Any
 
 from mxweir.clock import Clock
+from mxweir.facts import Folder
 from mxweir.ratelimit.arithmetic import ROUNDING
-from mxweir.ratelimit.limits import Limit
+from mxweir.ratelimit.limits import Limit, Limits
 from mxweir.ratelimit.lookup import Place, Use, places_of, use, used_of
-from mxweir_policyd.pipeline import Pipeline
 
 _AT_ONCE = 5_000
 """Counters that are looked at before questions are answered again: some milliseconds."""
@@ -23,10 +23,10 @@ MOST = 1000
 
 
 class LimitsControl:
-    """Answers about the limits in force; `pipeline` gives what answers now."""
+    """Answers about limits; `in_force` gives those that count now, and what folds their keys."""
 
-    def __init__(self, pipeline: Callable[[], Pipeline], clock: Clock) -> None:
-        self._pipeline = pipeline
+    def __init__(self, in_force: Callable[[], tuple[Limits, Folder]], clock: Clock) -> None:
+        self._in_force = in_force
         self._clock = clock
 
     async def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,22 +35,19 @@ class LimitsControl:
         `{"show": KEY}`, `{"reset": KEY}` or `{"top": how many}`, with the limit's name
         as "limit" or "". Raises KeyError, TypeError, ValueError for what is no question.
         """
-        limits = self._named(str(question["limit"]))
+        all_limits, folder = self._in_force()
+        limits = [limit for limit in all_limits.limits if question["limit"] in ("", limit.name)]
         if "top" in question:
             most = min(int(question["top"]), MOST)
             return {"uses": [used._asdict() for limit in limits for used in await self._top(limit, most)]}
         reset = "reset" in question
         key = str(question["reset" if reset else "show"])
-        found, passed_over = places_of(limits, key, self._pipeline().folder)
+        found, passed_over = places_of(limits, key, folder)
         uses = [self._use(place) for place in found]
         if reset:
             for limit, name in found:
                 limit.table.drop(name)
         return {"uses": [each._asdict() for each in uses], "passed_over": passed_over}
-
-    def _named(self, name: str) -> Sequence[Limit]:
-        limits = self._pipeline().limits.limits
-        return [limit for limit in limits if name in ("", limit.name)]
 
     def _use(self, place: Place) -> Use:
         limit, key = place
