@@ -35,6 +35,9 @@ _TURN = 1.0
 _BREATH = 0.2
 """Seconds between two looks at most changes: a storm of notifications becomes five looks a second."""
 
+_NICE = 5
+"""Where processors are short, lookups go before: a fill or a storm of changes would make them wait for one."""
+
 _RESTS = 4
 """A comparison rests this many times as long as it works."""
 
@@ -49,6 +52,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     settings = Settings.of_line(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_stdin, daemon=True).start()
+    with contextlib.suppress(OSError):  # a unit's filter of system calls may not allow it
+        os.nice(_NICE)
 
     def tell(report: Report | None) -> None:
         sys.stdout.buffer.write(BEAT if report is None else report.line().encode())

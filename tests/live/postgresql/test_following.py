@@ -185,6 +185,10 @@ def test_a_first_fill_that_is_killed_again_and_again_goes_on_and_ends(directory:
     assert cursors == sorted(cursors)
 
 
+def test_lookups_go_before_the_follower_where_processors_are_short(host: Host) -> None:
+    assert os.getpriority(os.PRIO_PROCESS, host.follower) > os.getpriority(os.PRIO_PROCESS, host.child.pid)
+
+
 def test_the_follower_dies_with_its_daemon_however_that_ends(host: Host) -> None:
     pid = host.follower
     host.kill()
