@@ -216,5 +216,6 @@ def _text(rows: list[Row], seconds: float) -> str:
     return (
         f"## Lookups while the database is in trouble\n\n{_PACE:,} questions a second for known domains over"
         f" {_CONNECTIONS} connections; of {_RUNS} runs of {seconds:g} s before and as many during each"
-        f" trouble the one with the middle p99; latency from when each was due.\n\n{shown}\n\n{disturbances(others)}"
+        f" trouble the one with the middle p99; latency from when each was due."
+        f"\n\n{shown}\n\n{disturbances(others)}"
     )

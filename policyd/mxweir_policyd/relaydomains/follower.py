@@ -36,7 +36,7 @@ _BREATH = 0.2
 """Seconds between two looks at most changes: a storm of notifications becomes five looks a second."""
 
 _NICE = 5
-"""Where processors are short, lookups go before: a fill or a storm of changes would make them wait for one."""
+"""Where processors are short, lookups go before: a fill or a storm of changes would make them wait."""
 
 _RESTS = 4
 """A comparison rests this many times as long as it works."""
