@@ -22,6 +22,7 @@ _FILES = {
     "config": "config",
     "domains": "domains",
     "explain": "explain",
+    "limits": "limits",
     "block": "access",
     "allow": "access",
     "unblock": "access",
