@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from mxweir.config import DEFAULT_PATH
+from mxweir_ops import connection_string
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def add_dsn(parser: argparse.ArgumentParser) -> None:
     """`--dsn DSN`, as whom to write to PostgreSQL."""
     text = "connect by this string, not postgres.dsn (leave the password to ~/.pgpass)"
-    parser.add_argument("--dsn", metavar="DSN", help=text)
+    parser.add_argument("--dsn", type=connection_string.argument, metavar="DSN", help=text)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

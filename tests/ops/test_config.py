@@ -1,4 +1,5 @@
 import json
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,22 @@ def test_every_mistake_is_told_with_its_line(path: Path, capsys: pytest.CaptureF
 
 
 # show
+
+
+def test_a_dsn_that_libpq_would_not_take_is_a_mistake_and_is_not_quoted(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text('[postgres]\ndsn = "dbname=mxweir password=se cret"\n')
+    assert main(["config", "check", "--config", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.strip() == f"{path}: postgres.dsn: no connection string as libpq takes it"
+    assert main(["config", "check", "--json", "--config", str(path)]) == 2
+    assert "cret" not in capsys.readouterr().out
+    path.write_text('[postgres]\ndsn = "postgresql://a@b1,b2/mxweir?target_session_attrs=read-write"\n')
+    assert main(["config", "check", "--config", str(path)]) == 0
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    path.write_text('[postgres]\ndsn = "nobody here can tell"\n')
+    assert main(["config", "check", "--config", str(path)]) == 0
 
 
 def test_what_is_shown_is_a_configuration_that_means_the_same(

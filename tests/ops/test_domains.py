@@ -55,6 +55,17 @@ def source(tmp_path: Path) -> Path:
 # add, remove
 
 
+def test_a_dsn_that_libpq_would_not_take_is_misuse_of_the_option(
+    domains: Mxweir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        domains("init", "--dsn", "dbname=a password=se cret")
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "argument --dsn: no connection string as libpq takes it" in error
+    assert "cret" not in error
+
+
 def test_domains_are_added_and_removed(domains: Mxweir) -> None:
     assert domains("add", "Example.ORG", ".tree.example")[0] == "2 added, 2 in the table\n"
     assert domains("add", "example.org", "bücher.example") == ("1 added, 3 in the table\n", "")

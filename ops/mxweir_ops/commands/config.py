@@ -4,11 +4,12 @@ import argparse
 import json
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
-from mxweir.config import ConfigError, load
+from mxweir.config import Config, ConfigError, Problem, load
 from mxweir.config.effective import effective, to_toml
-from mxweir_ops import postfix
+from mxweir_ops import connection_string, postfix
 from mxweir_ops.options import add_config, add_json
 
 
@@ -32,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
 def check(args: argparse.Namespace) -> int:
     """Exit status 0 when the file can be used, 2 when not (the caller prints the mistakes as text)."""
     try:
-        config = load(args.config)
+        config = _checked(args.config)
     except ConfigError as error:
         if not args.json:
             raise
@@ -45,6 +46,14 @@ def check(args: argparse.Namespace) -> int:
         print(f"{args.config}: warning: {warning}")
     print(f"{args.config}: good")
     return 0
+
+
+def _checked(path: Path) -> Config:
+    """The configuration; what takes other packages to see is told too (ConfigError)."""
+    config = load(path)
+    if config.postgres is not None and (why := connection_string.fault(config.postgres.dsn)):
+        raise ConfigError(str(path), [Problem(("postgres", "dsn"), why)])
+    return config
 
 
 def show(args: argparse.Namespace) -> int:
