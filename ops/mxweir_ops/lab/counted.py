@@ -1,6 +1,6 @@
 """Limits counted in a private Redis, asked without a loop, at times that are set by hand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import hiredis
@@ -74,7 +74,11 @@ class Direct:
 
     def keys_without_expiry(self) -> list[bytes]:
         """What would stay for ever, but for the clock that is set by hand."""
-        return [key for key in self.send("KEYS", "*") if self.send("PTTL", key) < 0 and key != CLOCK]
+        return [key for key in self.send("KEYS", "*") if self.send("PTTL", key) == -1 and key != CLOCK]
+
+    def states(self) -> Mapping[str, int]:
+        """One, and it is there."""
+        return {"available": 1, "away": 0}
 
     async def start(self) -> None:
         """It is connected already."""
