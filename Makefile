@@ -46,7 +46,7 @@ servers:
 
 bench: ## measure the policy daemon against a no-op server, the milter against other milters
 	@scripts/setup.sh run
-	@scripts/packages.sh "the benchmark" gcc libc6-dev postgresql postfix spamass-milter spamc
+	@scripts/packages.sh "the benchmark" gcc libc6-dev policyd-rate-limit postfwd postgresql postfix redis-server spamass-milter spamc
 	@PYTHONPATH=bench $(BIN)/python -m mxweir_bench $(ARGS)
 
 lint: setup ## style, format and the import contracts

@@ -64,7 +64,7 @@ if [ ! -e "$policy" ]; then
     $as_root sh -c "cat > $policy && chmod 755 $policy" <<'POLICY'
 #!/bin/sh
 case $1 in
-    postfix*|postgresql*|redis*|rspamd*|spamd*|spamassassin*|spamass-milter*) exit 101 ;;
+    policyd-rate-limit*|postfix*|postfwd*|postgresql*|redis*|rspamd*|spamd*|spamassassin*|spamass-milter*) exit 101 ;;
 esac
 exit 0
 POLICY
@@ -99,7 +99,7 @@ if ! install && ! { apt update && install; }; then
 fi
 
 if [ -d /run/systemd/system ]; then
-    for service in postfix postgresql redis-server rspamd spamd spamassassin spamass-milter; do
+    for service in policyd-rate-limit postfix postfwd postgresql redis-server rspamd spamd spamassassin spamass-milter; do
         case " $missing " in
             *" $service "*) $as_root systemctl --quiet disable "$service" 2>/dev/null || true ;;
         esac

@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -270,23 +271,24 @@ static void readable(conn *c) {
 
 /* --- the run --- */
 
-static int may_start(uint64_t t, uint64_t stop) {
-    return t < stop && (!opt.total || started < opt.total) && errors < 10000;
+static uint64_t due(uint64_t t0, uint64_t arrivals) { return t0 + (uint64_t)(arrivals * 1e9 / opt.rate); }
+
+/* An open loop sends all that was due before the end, however late it got: what a slow server makes wait the
+ * longest would be left out otherwise. Only past the timeout it counts as unsent. */
+static int may_start(uint64_t t0, uint64_t t, uint64_t stop, uint64_t arrivals) {
+    if (errors >= 10000 || (opt.total && started >= opt.total)) return 0;
+    return opt.rate > 0 ? due(t0, arrivals) < stop && t < stop + (uint64_t)(opt.timeout * 1e9) : t < stop;
 }
 
 /* Sends what is due; returns when to look again. */
 static uint64_t send_due(uint64_t t0, uint64_t t, uint64_t stop, uint64_t *arrivals) {
-    if (opt.rate <= 0) {
-        while (nidle && may_start(t, stop)) fire(now(), t);
-        return stop;
-    }
-    while (nidle && may_start(t, stop)) {
-        uint64_t due = t0 + (uint64_t)(*arrivals * 1e9 / opt.rate);
-        if (due > t || due >= stop) return due;
+    while (nidle && may_start(t0, t, stop, *arrivals)) {
+        uint64_t intended = opt.rate > 0 ? due(t0, *arrivals) : now();
+        if (opt.rate > 0 && intended > t) return intended;
         ++*arrivals;
-        fire(due, t);
+        fire(intended, t);
     }
-    return stop;
+    return nidle ? stop : t + NS / 10;
 }
 
 static void expire(uint64_t t, uint64_t timeout) {
@@ -301,7 +303,7 @@ static uint64_t run(uint64_t t0) {
     struct epoll_event ev[256];
     for (;;) {
         uint64_t t = now(), next = send_due(t0, t, stop, &arrivals);
-        int sending = may_start(t, stop);
+        int sending = may_start(t0, t, stop, arrivals);
         if (!sending && nidle == opt.conns) break;
         if (!sending && t > stop + timeout) {
             errors += opt.conns - nidle;
@@ -419,6 +421,7 @@ int main(int argc, char **argv) {
     for (int i = 0; i < opt.conns; i++) conn_open(&conns[i]);
     for (int i = opt.conns; i--;) idle[nidle++] = i;
 
+    prctl(PR_SET_TIMERSLACK, 1ul);      /* by default the kernel wakes us up to 50 us after what is due */
     uint64_t t0 = now(), arrivals = run(t0), unsent = 0;
     double elapsed = (now() - t0) / 1e9;
     if (opt.rate > 0 && !opt.total && opt.rate * opt.seconds > arrivals) unsent = opt.rate * opt.seconds - arrivals;

@@ -12,6 +12,13 @@
     mail.py       CPU time a message through real Postfix (asking.py: one that asks by port)
     stages.py     where a request's time goes inside the process
 
+    rediscost.py  what questions cost Redis
+    shared.py     requests a second with limits in Redis
+    peers.py      beside postfwd and policyd-rate-limit
+    openloop.py   latency at a fixed arrival rate
+    flood.py      what a flood from one sender costs Redis
+    fleet.py      what many hosts cost one Redis
+
     milters.py    milters: mxweir's, one on pymilter that only accepts (accept.py), spamass-milter
     delivery.py   mail through real Postfix, set-up by set-up, round by round
     milter.py     messages a second through real Postfix

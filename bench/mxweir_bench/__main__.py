@@ -11,7 +11,9 @@ silent engine (burst), a message's time while nobody is asked (breakers), memory
 200 large messages (large), minutes with engines that misbehave at random (soak).
 PostgreSQL: questions by hash beside an unindexed column, imports, fills (database;
 several minutes, and some GB below /var/tmp). The table on this host: lookups as it
-grows, its import, Postfix's own tables (index; the same).
+grows, its import, Postfix's own tables (index; the same). Limits in Redis: requests a
+second (shared), beside postfwd and policyd-rate-limit (peers), latency at a fixed
+arrival rate (open), a flood from one sender (flood), what a hundred hosts cost (fleet).
 What uses Postfix needs root and Debian's postfix, milter spamass-milter too. Prints
 Markdown. The exit status is 0 whatever the figures
 are, 1 when a run was not valid, 2 when something is missing.
@@ -30,14 +32,19 @@ from mxweir_bench import (
     breakers,
     burst,
     database,
+    fleet,
+    flood,
     index,
     large,
     mail,
     memory,
     milter,
+    openloop,
+    peers,
     rates,
     report,
     servers,
+    shared,
     soak,
     tools,
     trouble,
@@ -58,6 +65,11 @@ PARTS = (
     "database",
     "index",
     "trouble",
+    "shared",
+    "peers",
+    "open",
+    "flood",
+    "fleet",
 )
 
 
@@ -117,6 +129,11 @@ def _measure(options: argparse.Namespace, directory: Path) -> tuple[dict[str, An
         "soak": lambda: soak.part(directory, options.minutes),
         "database": lambda: database.part(options.sizes),
         "index": lambda: index.part(options.sizes, rounds),
+        "shared": lambda: shared.part(built, directory, seconds, rounds, unix=unix),
+        "peers": lambda: peers.part(built, directory, seconds, rounds),
+        "open": lambda: openloop.part(built, directory, seconds, rounds),
+        "flood": lambda: flood.part(built, directory),
+        "fleet": lambda: fleet.part(built, directory),
         "trouble": lambda: trouble.part(built, directory, seconds, 1_000 if options.quick else 100_000),
     }
     parts = {name: run[name]() for name in PARTS if name in (options.only or PARTS)}

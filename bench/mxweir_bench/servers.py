@@ -4,9 +4,10 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mxweir_bench import usage
@@ -22,6 +23,9 @@ RECIPIENT_DOMAINS = tuple(f"rcptdom{n}.example" for n in range(1009))
 IN_MEMORY = Path("/dev/shm")
 """Where temporary files go if it is there: no disk in the figures."""
 
+LASTING = "100000/day"
+"""A rate that is not hit in a run, and so low that Redis finds again what a key has counted."""
+
 _RATE = "10000000/minute"
 _MXWEIR = Path(sys.executable).with_name("mxweir")
 
@@ -31,18 +35,15 @@ class Server:
     """A running policy server.
 
     `name` stands in the tables, `address` is where the load generator reaches
-    it; `log` is what it prints, a line a decision if `logs_decisions`.
+    it, `pids` are its processes; `log` is what it prints, a line a decision if
+    `logs_decisions`.
     """
 
     name: str
     address: str
-    child: Child
+    pids: Callable[[], list[int]]
     log: Path
     logs_decisions: bool = False
-
-    def pids(self) -> list[int]:
-        """Its processes."""
-        return usage.group(self.child.pid)
 
     def ask(self, request: bytes) -> str:
         """The answer to one request, without the blank line behind it."""
@@ -59,7 +60,7 @@ def noop(program: Path, directory: Path, *, unix: bool = False) -> Iterator[Serv
     """The no-op server, on loopback or on a unix socket."""
     address, log = _address("noop", directory, unix=unix), directory / "noop.log"
     with running("noop", [program, address], address, log) as child:
-        yield Server("noop", address, child, log)
+        yield Server("noop", address, members(child), log)
 
 
 @contextmanager
@@ -73,34 +74,54 @@ def floor(directory: Path, microseconds: float) -> Iterator[Server]:
         str(microseconds),
     ]
     with running("floor", argv, address, log) as child:
-        yield Server("floor", address, child, log)
+        yield Server("floor", address, members(child), log)
 
 
 @contextmanager
 def mxweir(
-    name: str, directory: Path, *, level: str = "warning", save_every: str = "1m", unix: bool = False
+    name: str, directory: Path, *, level: str = "warning", unix: bool = False, **configured: str
 ) -> Iterator[Server]:
-    """`mxweir policyd` with one worker, counters in the process, five limits and the relay check.
+    """`mxweir policyd` with one worker, the relay check and five limits, or as `configure` is told.
 
     At `level` "info" every decision has its line. LabError when it does not start.
     """
     home = directory / name.replace(" ", "-")
     address, log = _address("policy", home, unix=unix), home / "log"
-    config = configure(home, address, level, save_every)
+    config = configure(home, address, level, **configured)
     with running(name, [_MXWEIR, "policyd", "--config", config], address, log) as child:
-        yield Server(name, address, child, log, logs_decisions=level == "info")
+        yield Server(name, address, members(child), log, logs_decisions=level == "info")
 
 
-def configure(home: Path, address: str, level: str = "warning", save_every: str = "1m") -> Path:
-    """Write what is measured: five limits whose rates are far from being hit, otherwise the defaults.
+def members(child: Child) -> Callable[[], list[int]]:
+    """The processes of a server that is a child of ours."""
+    return partial(usage.group, child.pid)
 
-    `home` is made, with the state directory and the domains file in it; returns
-    the configuration's path.
+
+def limits(keys: Sequence[str] = LIMITS, rate: str = _RATE, **rates: str) -> str:
+    """A limit for each of these keys as the configuration has it, far from being hit but for `rates`."""
+    return "".join(
+        f'[[limit]]\nname = "{key}"\nkey = "{key}"\nrate = "{rates.get(key, rate)}"\n' for key in keys
+    )
+
+
+def configure(
+    home: Path,
+    address: str,
+    level: str = "warning",
+    save_every: str = "1m",
+    counted: str = "",
+    redis: str = "",
+) -> Path:
+    """Write what is measured: the limits `counted`, by default `limits()`, otherwise the defaults.
+
+    They are counted in the process, or in Redis at the address `redis`. `home` is
+    made, with the state directory and the domains file in it; returns the
+    configuration's path.
     """
     (home / "state").mkdir(parents=True)
     (home / "domains").write_text("".join(f"{domain}\n" for domain in RECIPIENT_DOMAINS))
     listen = address if address.startswith("unix:") else f"inet:{address}"
-    limits = "".join(f'[[limit]]\nname = "{key}"\nkey = "{key}"\nrate = "{_RATE}"\n' for key in LIMITS)
+    shared = f'[redis]\nurl = "{redis}"\n' if redis else ""
     path = home / "mxweir.toml"
     path.write_text(f"""\
 state_dir = "{home}/state"
@@ -115,7 +136,7 @@ file = "{home}/domains"
 [log]
 level = "{level}"
 decisions = "1000000/second"
-{limits}""")
+{shared}{counted or limits()}""")
     return path
 
 
@@ -143,7 +164,7 @@ def running(name: str, argv: Sequence[str | Path], address: str, log: Path) -> I
     """Any server, from when it answers at this address; LabError when it does not."""
     child = Child(name, argv, log)
     try:
-        child.wait_ready(lambda: _answers(address), 20)
+        child.wait_ready(lambda: answers(address), 20)
         yield child
     finally:
         child.stop()
@@ -168,7 +189,8 @@ def connect(address: str) -> socket.socket:
     return socket.create_connection((host, int(port)), 5)
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether a server listens there."""
     try:
         connect(address).close()
     except OSError:

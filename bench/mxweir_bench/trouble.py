@@ -113,7 +113,7 @@ def _measure(
 ) -> Row:
     if not host.follows():
         raise InvalidRunError(f"the host did not recover before: {name}")
-    server = Server(name, str(host.addresses.policy), host.child, host.log_file)
+    server = Server(name, str(host.addresses.policy), servers.members(host.child), host.log_file)
     with _unknown(host) as answers:
         before = _usual(policyload, server, options)
         with begin():

@@ -85,7 +85,7 @@ def test_a_run_with_another_answer_than_dunno_is_not_valid(built: Tools, tmp_pat
     with servers.running(
         "refusing", [built.noop, refusing, "REJECT no"], refusing, tmp_path / "log"
     ) as child:
-        server = Server("refusing", refusing, child, tmp_path / "log")
+        server = Server("refusing", refusing, servers.members(child), tmp_path / "log")
         with pytest.raises(InvalidRunError, match="REJECT"):
             load.run(built.policyload, server, ["--requests", "10"])
 
@@ -114,10 +114,10 @@ def test_a_server_that_stands_still_is_charged_for_what_it_kept_waiting(built: T
         "1",
     ]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as loading:
-        os.kill(noop.child.pid, signal.SIGSTOP)
+        os.kill(noop.pids()[0], signal.SIGSTOP)
         with suppress(subprocess.TimeoutExpired):
             loading.wait(0.4)
-        os.kill(noop.child.pid, signal.SIGCONT)
+        os.kill(noop.pids()[0], signal.SIGCONT)
         told = json.loads(loading.communicate()[0])
     assert told["us"]["p50"] > 50_000
 
