@@ -84,7 +84,8 @@ class Breaker:
         self.settings = settings
         """May be replaced at any time; the state stays."""
         self.state = State.CLOSED
-        self._round = 0
+        self._permit = Permit(0)
+        """That of this round."""
         self._slices = deque[_Slice]()
         self._all = _Slice(0)
         """The slices' numbers together."""
@@ -107,7 +108,7 @@ class Breaker:
         if self.state is State.OPEN:
             self._enter(State.HALF_OPEN)
         self._probing = self.state is State.HALF_OPEN
-        return Permit(self._round)
+        return self._permit
 
     def record(self, permit: Permit, ok: bool, seconds: float, now: float) -> Change | None:
         """A call has ended, after so many seconds; a change that is worth telling, if it made one.
@@ -115,7 +116,7 @@ class Breaker:
         That a probe failed and the breaker is open again is none: an outage is
         told at its begin and at its end.
         """
-        if permit.round != self._round:
+        if permit.round != self._permit.round:
             return None
         slow = seconds >= self.settings.slow_after
         if self.state is State.CLOSED:
@@ -131,7 +132,7 @@ class Breaker:
 
     def forget(self, permit: Permit) -> None:
         """A call ended for reasons of our own (cancelled): it says nothing about the backend."""
-        if permit.round == self._round:
+        if permit.round == self._permit.round:
             self._probing = False
 
     def _count(self, ok: bool, slow: bool, now: float) -> Change | None:
@@ -175,7 +176,7 @@ class Breaker:
 
     def _enter(self, state: State) -> None:
         self.state = state
-        self._round += 1
+        self._permit = Permit(self._permit.round + 1)
         self._good = 0
         self._probing = False
         self._slices.clear()

@@ -136,6 +136,12 @@ class Counted(NamedTuple):
     questions: int
 
 
+class Unanswered(NamedTuple):
+    """A call to Redis had no reply; `kind` is that of mxweir.redis.errors."""
+
+    kind: str
+
+
 class Trouble(NamedTuple):
     """Something went wrong that nobody was refused for.
 
@@ -168,7 +174,7 @@ def warning(what: str, /, **fields: object) -> Notice:
     return Notice(what, fields, "warning")
 
 
-Event = Decided | Passed | Counted | Scanned | Asked | Switched | Trouble | Notice
+Event = Decided | Passed | Counted | Unanswered | Scanned | Asked | Switched | Trouble | Notice
 Observer = Callable[[Event], None]
 Handlers = Mapping[type, Callable[[Any], None]]
 """What an observer does with which kind of event; kinds that it lacks, it is not told."""

@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from mxweir import __version__
-from mxweir.events import Asked, Counted, Decided, Handlers, Passed, Scanned, Switched, Trouble
+from mxweir.events import Asked, Counted, Decided, Handlers, Passed, Scanned, Switched, Trouble, Unanswered
 
 ANSWER_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 SCAN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -142,6 +142,9 @@ class Metrics:
             "Questions to limits that Redis counts, by who answered: redis, refusals (it gave), process.",
             ["by"],
         )
+        self._unanswered = self.counter(
+            "mxweir_redis_unanswered", "Calls to Redis without a reply, by reason.", ["kind"]
+        )
 
     def counter(self, name: str, help: str, labels: Sequence[str] = ()) -> Counter:
         """Add a family of counters."""
@@ -165,6 +168,10 @@ class Metrics:
     def counted(self, event: Counted) -> None:
         """Count questions to limits in Redis, where there are such."""
         self._questions.values[event.by,] += event.questions
+
+    def unanswered(self, event: Unanswered) -> None:
+        """Count a call to Redis that had no reply."""
+        self._unanswered.values[event.kind,] += 1
 
     def trouble(self, event: Trouble) -> None:
         """Count a trouble."""
@@ -204,6 +211,7 @@ class PolicyMetrics:
             Decided: self._decided,
             Passed: self._passed,
             Counted: self._metrics.counted,
+            Unanswered: self._metrics.unanswered,
             Trouble: self._metrics.trouble,
         }
 
@@ -254,6 +262,7 @@ class ScanMetrics:
             Asked: self._called,
             Switched: self._switched,
             Counted: self._metrics.counted,
+            Unanswered: self._metrics.unanswered,
             Trouble: self._metrics.trouble,
         }
 

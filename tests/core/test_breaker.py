@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mxweir.breaker import Breaker, Permit, Settings, State
+from mxweir.breaker import Breaker, Settings, State
 
 SETTINGS = Settings(window=30.0, min_calls=5, failures=0.5, slow=0.8, slow_after=4.0, pause=10.0, probes=3)
 
@@ -163,7 +163,7 @@ class Walk:
         if before is State.CLOSED:
             assert permit is not None
         else:
-            assert sum(one == Permit(self.breaker._round) for one in self.out) <= 1
+            assert sum(one == self.breaker._permit for one in self.out) <= 1
 
     def end(self, what, permit):
         before = self.breaker.state
@@ -171,7 +171,7 @@ class Walk:
             self.breaker.forget(permit)
             assert self.breaker.state is before
             return
-        is_probe = permit == Permit(self.breaker._round) and before is State.HALF_OPEN
+        is_probe = permit == self.breaker._permit and before is State.HALF_OPEN
         self.good_probes += is_probe and what == "good"
         told = self.breaker.record(permit, what != "bad", 5.0 if what == "slow" else 0.1, self.now)
         after = self.breaker.state

@@ -177,7 +177,7 @@ def test_every_family_has_a_help_text_and_a_name_of_ours_by_prometheus_conventio
     PolicyMetrics(metrics)
     ScanMetrics(metrics)
     families = list(text_string_to_metric_families(page(metrics)))
-    assert len(families) == 11
+    assert len(families) == 12
     for family in families:
         assert family.name.startswith("mxweir_")
         assert family.documentation.endswith(".")

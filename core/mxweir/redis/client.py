@@ -2,9 +2,11 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from mxweir.endpoint import Endpoint
+from mxweir.events import Unanswered
 from mxweir.redis.call import Call, Then
 from mxweir.redis.dial import Manners
 from mxweir.redis.errors import RedisError
@@ -46,6 +48,11 @@ class Client(ABC):
     def available(self) -> bool:
         """Whether a call would be sent now: some master is connected, and its breaker would let it pass."""
         return any(master.available for master in self.masters())
+
+    def states(self) -> Mapping[str, int]:
+        """How many masters are "available" and how many "away"."""
+        states = Counter("available" if master.well else "away" for master in self.masters())
+        return {state: states[state] for state in ("available", "away")}
 
     async def start(self) -> None:
         """Connect, and keep connected; returns after the first try, or after two seconds."""
@@ -93,6 +100,7 @@ class Client(ABC):
         if master is not None:
             master.call(call)
             return
+        self._manners.observe(Unanswered("unavailable"))
         call.answer(RedisError("unavailable", "it is not known yet which server has the key"))
 
 

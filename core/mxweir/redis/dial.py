@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from mxweir.clock import Clock
 from mxweir.config.sections import Redis
 from mxweir.endpoint import Endpoint, Inet, Unix
 from mxweir.events import Observer
-from mxweir.redis.errors import Kind, RedisError
+from mxweir.redis.errors import RedisError
 from mxweir.redis.replies import error_of
 from mxweir.redis.script import Script
 from mxweir.redis.url import Login
@@ -48,8 +47,6 @@ class Manners:
     clock: Clock
     scripts: dict[str, Script] = field(default_factory=dict)
     """All that were ever called, by their hash; they are ours, so there are few."""
-    failed: Counter[Kind] = field(default_factory=Counter)
-    """Calls without a reply, by kind."""
 
 
 def tls_of(settings: Redis) -> Tls | None:

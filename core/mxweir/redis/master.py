@@ -13,7 +13,7 @@ from typing import Any
 from mxweir.backoff import Backoff
 from mxweir.breaker import Breaker, Change, Settings, State
 from mxweir.endpoint import Endpoint
-from mxweir.events import Trouble
+from mxweir.events import Trouble, Unanswered
 from mxweir.redis.call import Call, Words
 from mxweir.redis.dial import Manners, greet, open_link
 from mxweir.redis.errors import RedisError
@@ -77,9 +77,9 @@ class Master:
         return link is not None and link.has_room() and self._breaker.would_allow(self._clock())
 
     @property
-    def state(self) -> State:
-        """Of its breaker."""
-        return self._breaker.state
+    def well(self) -> bool:
+        """Whether it is connected, and its breaker closed."""
+        return self._standing.good is True
 
     def start(self) -> None:
         """Connect, and keep connected."""
@@ -239,7 +239,7 @@ class Master:
 
     def _count(self, error: RedisError) -> None:
         self._standing.failed(error.kind)
-        self._manners.failed[error.kind] += 1
+        self._manners.observe(Unanswered(error.kind))
 
     def _answer(self, call: Call, reply: object) -> None:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mxweir.config import Redis as Settings
-from mxweir.events import Trouble
+from mxweir.events import Notice, Trouble
 from mxweir.redis.errors import RedisError
 from mxweir.redis.script import Script
 from mxweir.redis.servers import Servers, connect
@@ -56,7 +56,7 @@ class Asker:
 
     def names(self) -> list[str]:
         """What was told, by name."""
-        return [getattr(event, "what", "") for event in self.told.events]
+        return [event.what for event in self.told.events if isinstance(event, Trouble | Notice)]
 
     def detail(self, what: str) -> str:
         """The detail of the first trouble of this name."""
