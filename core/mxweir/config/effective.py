@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from mxweir.config.schema import MASK, REQUIRED, declared
-from mxweir.config.sections import Config
+from mxweir.config.sections import Config, by_content
 
 
 def effective(text: str) -> dict[str, Any]:
@@ -48,7 +48,14 @@ def _table(document: Mapping[str, Any], name: str) -> Iterator[str]:
     for key, rows in arrays.items():
         for row in rows:
             yield f"\n[[{name}{key}]]"
+            if key == "limit":
+                yield f"# asked by the {'milter' if _by_content(row) else 'policy daemon'}"
             yield from _table(row, f"{name}{key}.")
+
+
+def _by_content(limit: Mapping[str, Any]) -> bool:
+    keys = [limit["key"]] if isinstance(limit["key"], str) else limit["key"]
+    return by_content(*keys, limit["distinct"])
 
 
 def _is_array_of_tables(value: object) -> bool:

@@ -181,6 +181,11 @@ class AccessEntry:
     expires: float | None = setting(read.moment, None)
 
 
+def by_content(*keys: str) -> bool:
+    """Whether one of these keys is in the message's header only."""
+    return any(key in CONTENT_KEYS for key in keys)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitRule:
     """One rate limit as written; `rate` None in `overrides` means unlimited."""
@@ -199,7 +204,7 @@ class LimitRule:
     @property
     def by_content(self) -> bool:
         """Whether it needs the message's header: then the milter counts, and the policy daemon does not."""
-        return any(key in CONTENT_KEYS for key in (*self.key, self.distinct))
+        return by_content(*self.key, self.distinct)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

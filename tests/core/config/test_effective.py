@@ -94,3 +94,18 @@ def test_whatever_an_operator_may_write_is_shown_so_that_it_reads_the_same(reaso
 
 def test_the_shipped_configuration_is_shown_as_it_is_written():
     assert load(SHIPPED) == loads(to_toml(effective(SHIPPED.read_text())))
+
+
+def test_each_limit_says_which_daemon_asks_it():
+    limit = '[[limit]]\nname = "n{}"\nkey = {}\nrate = "5/day"\ndistinct = "{}"\n'
+    kinds = [
+        ('"sender"', ""),
+        ('["recipient", "from_org"]', ""),
+        ('"sender_org"', "reply_to"),
+        ('"from"', "helo"),
+    ]
+    text = "".join(limit.format(number, *kind) for number, kind in enumerate(kinds))
+    shown = to_toml(effective(text))
+    said = [line for line in shown.splitlines() if line.startswith("# asked by")]
+    assert said == ["# asked by the policy daemon", *["# asked by the milter"] * 3]
+    assert loads(shown) == loads(text)
