@@ -21,6 +21,7 @@ from mxweir.events import Event, Trouble, notice, tell_all, warning
 from mxweir.facts import Folder
 from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, ScanMetrics
+from mxweir.redis.servers import add_gauge
 from mxweir.serving import new_event_loop
 from mxweir.threads import in_thread
 from mxweir_milter import gauges, scanner
@@ -184,6 +185,7 @@ class MilterDaemon:
         gauges.add(self._metrics, lambda: self._scanner)
         text = "Keys that a limit by content remembers."
         gauge("mxweir_milter_limit_keys", text, ["limit"], self._counting.sizes)
+        add_gauge(self._metrics, self._counting.servers)
         gauge("mxweir_milter_threads", "Threads, libmilter's included.", [], lambda: [((), _threads())])
         loop = asyncio.get_running_loop()
         text = "Tasks of the event loop, one a scan under way among them."

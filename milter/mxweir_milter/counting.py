@@ -78,6 +78,10 @@ class Counting:
         """How many keys each limit remembers in this process, for the metric."""
         return [((name,), count) for name, count in self._limits.sizes()] if self._limits else []
 
+    def servers(self) -> Servers | None:
+        """Redis, where there is one."""
+        return self._servers
+
     def take(self, config: Config, asking: Asking | None) -> None:
         """Count by a new configuration, go on with what was counted; SettingError leaves all as it was."""
         if self._servers is None:

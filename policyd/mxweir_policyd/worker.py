@@ -26,7 +26,7 @@ from mxweir.ratelimit.kept import Kept
 from mxweir.ratelimit.limits import Limits
 from mxweir.ratelimit.shared import Shared
 from mxweir.ratelimit.talkers import Talkers
-from mxweir.redis.servers import Servers, connect
+from mxweir.redis.servers import Servers, add_gauge, connect
 from mxweir.serving import Listening
 from mxweir.threads import in_thread
 from mxweir_policyd.accesslist.commands import Commands
@@ -241,3 +241,4 @@ class Worker:
             lambda: [((name,), count) for name, count in self._answerer.pipeline.limits.sizes()],
             summed=True,
         )
+        add_gauge(metrics, lambda: self._servers)

@@ -14,11 +14,12 @@ from typing import Protocol
 from mxweir.clock import Clock
 from mxweir.config.sections import Redis
 from mxweir.events import Observer
+from mxweir.metrics import Metrics
 from mxweir.redis.call import Then
 from mxweir.redis.script import Script
 from mxweir.service import SettingError
 
-__all__ = ["Servers", "Then", "connect"]
+__all__ = ["Servers", "Then", "add_gauge", "connect"]
 
 
 class Servers(Protocol):
@@ -63,6 +64,17 @@ class Servers(Protocol):
 
     def close(self) -> None:
         """End all connections; whoever still waits gets a RedisError."""
+
+
+def add_gauge(metrics: Metrics, servers: Callable[[], Servers | None]) -> None:
+    """Show how many masters there are; `servers` gives those in use."""
+
+    def read() -> list[tuple[tuple[str, ...], float]]:
+        used = servers()
+        return [((state,), count) for state, count in used.states().items()] if used else []
+
+    text = "Masters of Redis, by whether they are at our service."
+    metrics.gauge("mxweir_redis_masters", text, ["state"], read, summed=True)
 
 
 def connect(settings: Redis, observe: Observer, clock: Clock = time.monotonic) -> Servers:
