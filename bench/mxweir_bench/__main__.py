@@ -5,7 +5,8 @@
     make bench ARGS="--json result.json"
 
 The policy daemon: requests a second and latency (rates), memory with many live
-keys (memory), CPU time a message through a private Postfix (mail). The milter:
+keys (memory), CPU time a message through a private Postfix (mail), two worker
+processes against one (workers). The milter:
 messages a second through Postfix (milter), 200 simultaneous ends of message with a
 silent engine (burst), a message's time while nobody is asked (breakers), memory with
 200 large messages (large), minutes with engines that misbehave at random (soak).
@@ -48,6 +49,7 @@ from mxweir_bench import (
     soak,
     tools,
     trouble,
+    workers,
 )
 from mxweir_bench.load import InvalidRunError
 from mxweir_ops.lab.place import temporary_directory
@@ -65,6 +67,7 @@ PARTS = (
     "database",
     "index",
     "trouble",
+    "workers",
     "shared",
     "peers",
     "open",
@@ -135,6 +138,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> tuple[dict[str, An
         "flood": lambda: flood.part(built, directory),
         "fleet": lambda: fleet.part(built, directory),
         "trouble": lambda: trouble.part(built, directory, seconds, 1_000 if options.quick else 100_000),
+        "workers": lambda: workers.part(built, directory, seconds, rounds, unix=unix),
     }
     parts = {name: run[name]() for name in PARTS if name in (options.only or PARTS)}
     targets = [target for part in parts.values() for target in part.targets]
