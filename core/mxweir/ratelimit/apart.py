@@ -163,7 +163,7 @@ class _Look:
         until = self._apart.until()
         if self._repeat is not None:
             self._open += 1
-            self._apart.command(until, self._known, b"EXISTS", self._repeat)
+            self._apart.command(until, self._known, b"MGET", self._repeat)
         for at, limit in enumerate(self._limits):
             self._open += 1
             self._apart.call(limit, PEEK, until, partial(self._heard, at))
@@ -172,7 +172,7 @@ class _Look:
     def _known(self, reply: object) -> None:
         if isinstance(reply, RedisError):
             self._error = reply
-        self._repeated = reply == 1
+        self._repeated = reply == [b""]
         self._settle()
 
     def _heard(self, at: int, reply: object) -> None:
