@@ -99,7 +99,7 @@ class _Reader:
         for piece in self._pieces(value):
             if piece == b"<":
                 words, inside = [], True
-            elif piece == b":" or (piece == b"," and inside and b"".join(words).lstrip().startswith(b"@")):
+            elif piece == b":":
                 words = []
             elif piece in (b">", b",", b";"):
                 self._end(words, inside)
