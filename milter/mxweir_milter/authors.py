@@ -66,7 +66,7 @@ class Field:
 
     def add(self, value: bytes) -> None:
         """One more field of that name; `value` is all that stood after the colon."""
-        self._size += len(value)
+        self._size += 1 + len(value)
         if self._size <= _MOST_BYTES:
             self._values.append(value)
 

@@ -148,6 +148,10 @@ def test_more_than_64_kib_of_fields_are_not_kept():
         field.add(b"a@x.example" + b" " * 10_000)
     assert field.addresses() == (MANY,)
     assert sum(map(len, field._values)) <= 65_536
+    empty = Field()
+    for _ in range(100_000):
+        empty.add(b"")
+    assert len(empty._values) <= 65_536
 
 
 @given(st.lists(st.one_of(st.binary(max_size=60), st.text('"\\()<>,;:[]@. ab', max_size=60).map(str.encode))))
