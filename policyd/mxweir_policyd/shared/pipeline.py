@@ -34,5 +34,14 @@ class SharedPipeline(Pipeline):
         """Write both express lanes anew."""
         super().write_lane()
         self.gather = self.express
-        if self.row.shape.counters and not self.shared.apart:
-            self.gather = write_row_express(self.folder, self._access, self.domains, self.shared, self.row)
+        if self.row.shape.counters:
+            self.gather = (
+                # The other lane would charge the limits of this process.
+                _leave
+                if self.shared.apart
+                else write_row_express(self.folder, self._access, self.domains, self.shared, self.row)
+            )
+
+
+def _leave(*_: object) -> None:
+    """Of a Cluster: each question goes the long way, limit by limit."""
