@@ -52,6 +52,7 @@ class Follower:
         self._observe = observe
         self._changed = changed
         self._news = asyncio.Event()
+        self._reading = asyncio.Lock()
         self._in_step = False
         self._failing_since = 0.0
         self.lag = 0.0
@@ -71,8 +72,9 @@ class Follower:
         """Read what is new; False without an answer. Unless `asked`, look first whether there is any."""
         self._news.clear()
         try:
-            if asked or await self._version() != self._book.version:
-                await self._read_on()
+            async with self._reading:
+                if asked or await self._version() != self._book.version:
+                    await self._read_on()
         except (RedisError, ValueError) as error:
             self._failed(error)
             return False
