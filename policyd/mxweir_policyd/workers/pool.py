@@ -241,10 +241,14 @@ class Workers:
 
 
 def _shared_out(config: Config) -> Config:
-    """The configuration of one worker: of the lines that may be logged, it has its share."""
-    decisions = config.log.decisions
-    share = Rate(max(1, decisions.count // config.policyd.workers), decisions.period)
-    return replace(config, log=replace(config.log, decisions=share))
+    """The configuration of one worker: of what is bounded for the service, it has its share."""
+    policyd, decisions = config.policyd, config.log.decisions
+    share = Rate(max(1, decisions.count // policyd.workers), decisions.period)
+    return replace(
+        config,
+        policyd=replace(policyd, max_keys=policyd.max_keys // policyd.workers),
+        log=replace(config.log, decisions=share),
+    )
 
 
 def _ending(status: int) -> str:
