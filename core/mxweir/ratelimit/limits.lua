@@ -28,6 +28,7 @@ local PARTS = 60           -- of a window: arithmetic.SLICES
 local LATE = 0.999         -- of a part, when it is told by its time: memory._LATE
 local ROUNDING = 2^-10     -- events that are forgiven: arithmetic.ROUNDING
 local LONGEST = 100 * 366 * 86400 * 1000000
+local MOST = 4000          -- keys at a time: `unpack` takes no more than 8,000
 local call, pack, unpack_struct, floor, format = redis.call, struct.pack, struct.unpack, math.floor, string.format
 
 -- The limits: what kind, two figures, whether they only observe, where their argument stands.
@@ -51,7 +52,12 @@ for i = 1, count do
 end
 local repeats = lifetime > 0 and 1 or 0
 local width = count + repeats
-local values = call('MGET', unpack(KEYS))
+local values = {}
+for first = 1, #KEYS, MOST do
+  local some = call('MGET', unpack(KEYS, first, math.min(first + MOST - 1, #KEYS)))
+  if #KEYS <= MOST then values = some break end
+  for k = 1, #some do values[first + k - 1] = some[k] end
+end
 
 local reply = {now}
 local function say(question, limit, used, wait)

@@ -28,7 +28,7 @@ from mxweir.ratelimit.arithmetic import ROUNDING
 from mxweir.ratelimit.limits import Limit, Limits, identity
 from mxweir.ratelimit.memory import Pace
 
-_MOST_KEYS = 1500
+_MOST_KEYS = 500
 """In one call: Lua's `unpack` takes some 8,000 values, and other clients of Redis want their turn."""
 
 REPEATS_SECONDS = 120
@@ -48,7 +48,7 @@ CHARGE, PEEK, APART, GIVE_BACK = b"0", b"1", b"2", b"3"
 _KINDS = {"rate": b"0", "window": b"1", "distinct": b"2"}
 _OBSERVE, _ARGUMENT = 1, 2
 _MOST_SHAPES = 256
-_MOST_QUESTIONS = 256
+_MOST_QUESTIONS = 64
 
 
 class Counter:
