@@ -4,16 +4,19 @@ Whatever goes wrong here lets a message pass: it is scanned all the same.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
 
+from mxweir.background import go_on
 from mxweir.clock import Clock
 from mxweir.config import Config
 from mxweir.events import Observer, Trouble
 from mxweir.facts import ContentFacts, Folder
+from mxweir.ratelimit.bulletin import Bulletin
 from mxweir.ratelimit.kept import Kept
 from mxweir.ratelimit.limits import Limits, Outcome
 from mxweir.ratelimit.shared import Shared
+from mxweir.ratelimit.talkers import Talkers
 from mxweir.redis.servers import Servers, connect
 from mxweir_milter.limits import Asking, Question
 from mxweir_milter.verdict import Failed, Reason
@@ -44,8 +47,10 @@ class Counting:
     def __init__(self, config: Config, asking: Asking | None, clock: Clock, observe: Observer) -> None:
         self._clock = clock
         self._observe = observe
+        self._prefix = ""
+        self._talkers = Talkers(clock())
         self._servers = self._connect(config, asking)
-        self._starting: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._limits = asking.limits if asking is not None else None
         self._shared = self._share(config)
         self.kept = Kept(snapshot_path(config.state_dir), lambda: self._limits, clock, observe)
@@ -54,7 +59,7 @@ class Counting:
     async def start(self) -> None:
         """Go on with the counters of a former process, and connect to Redis where there is one."""
         if self._servers is not None:
-            await self._servers.start()
+            await self._reach(self._servers)
         self.kept.load()
 
     async def ask(self, question: Question) -> Failed | None:
@@ -87,7 +92,7 @@ class Counting:
         if self._servers is None:
             self._servers = self._connect(config, asking)
             if self._servers is not None:
-                self._starting = asyncio.get_running_loop().create_task(self._servers.start())
+                self._go_on(self._reach(self._servers))
         limits = asking.limits if asking is not None else None
         if limits is not None and self._limits is not None:
             limits.adopt(self._limits, self._clock())
@@ -96,6 +101,8 @@ class Counting:
 
     def close(self) -> None:
         """Keep the counters for the next process, and leave Redis."""
+        for task in self._background:
+            task.cancel()
         if self._servers is not None:
             self._servers.close()
         self.kept.save()
@@ -112,15 +119,37 @@ class Counting:
         self._shared.decide([facts], then)
         return await said
 
+    async def _reach(self, servers: Servers) -> None:
+        """Connect to Redis, and from then on take part in what processes tell each other there."""
+        await servers.start()
+        bulletin = Bulletin(servers, self._prefix, self._talkers, self._forget)
+        self._go_on(go_on(bulletin.run, self._observe))
+
+    def _go_on(self, work: Coroutine[None, None, None]) -> None:
+        self._background.append(asyncio.get_running_loop().create_task(work))
+
+    def _forget(self, limit: str, key: str) -> None:
+        """An operator has reset a counter in Redis."""
+        if self._shared is not None:
+            self._shared.forget(limit, key)
+
     def _connect(self, config: Config, asking: Asking | None) -> Servers | None:
         """Redis, where it is configured and there is something to count."""
         if config.redis is None or asking is None:
             return None
+        self._prefix = config.redis.prefix
         return connect(config.redis, self._observe)
 
     def _share(self, config: Config) -> Shared | None:
         if self._servers is None or config.redis is None or self._limits is None:
             return None
         timeout = min(config.redis.timeout, config.milter.deadline / _SHARE)
-        prefix = config.redis.prefix
-        return Shared(self._limits, self._servers, prefix, self._clock, self._observe, timeout)
+        return Shared(
+            self._limits,
+            self._servers,
+            config.redis.prefix,
+            self._clock,
+            self._observe,
+            timeout,
+            talkers=self._talkers,
+        )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mxweir_ops.cli import main
 from mxweir_ops.lab.daemons import Addresses, Daemon, Setup
 from mxweir_ops.lab.mta import Mta
 from mxweir_ops.lab.place import temporary_directory
@@ -135,6 +136,30 @@ def test_every_key_of_the_content_has_an_expiry(both: tuple[Redis, list[Host]]) 
     keys = redis.cli("KEYS", "*")
     assert len(keys) >= 2 + 2 + 1
     assert all(redis.cli("PTTL", key) > 0 for key in keys)
+
+
+def test_a_reset_counter_has_room_again_and_both_milters_tell_who_asks(
+    both: tuple[Redis, list[Host]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    redis, hosts = both
+
+    def take(host: Host) -> str:
+        return host.take("a@c.example", (b"<reset@example.org>",), "x@reset.example")
+
+    assert [take(host) for host in hosts] == ["", ""]
+    assert all("limit pair" in take(host) for host in (*hosts, *hosts))
+    words = [
+        "limits",
+        "reset",
+        "reset.example, reset@example.org",
+        "--config",
+        str(hosts[0].daemon.config_file),
+    ]
+    assert main(words) == 0
+    assert "pair  2/2  room in " in capsys.readouterr().out
+    for host in hosts:
+        assert wait_until(lambda host=host: take(host) == "", 20.0)  # type: ignore[misc]
+    assert wait_until(lambda: redis.cli("ZCARD", "mxweir:top") == 2, 20.0)
 
 
 def test_while_redis_is_away_each_milter_counts_by_itself_in_time_and_none_of_it_twice_later() -> None:
