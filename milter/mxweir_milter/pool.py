@@ -8,9 +8,8 @@ a reload of the configuration.
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import NamedTuple
@@ -67,7 +66,12 @@ class _Place:
     def leave(self) -> None:
         """One of them has none to give; where that was the last, nobody shall wait any more."""
         self.pools -= 1
-        if not self.pools and not self.turn.done():
+        if not self.pools:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Wait no longer."""
+        if not self.turn.done():
             self.turn.set_result(None)
 
 
@@ -77,7 +81,8 @@ class Pool:
     def __init__(self, lanes: Sequence[Lane], clock: Callable[[], float] = monotonic) -> None:
         self.lanes = tuple(lanes)
         self._clock = clock
-        self._waiting = deque[_Place]()
+        self._waiting = OrderedDict[_Place, None]()
+        """In the order in which they came."""
         self._next = 0
 
     @property
@@ -112,33 +117,32 @@ class Pool:
         pools = (self, *others)
         if turn := next(filter(None, (pool.take() for pool in pools)), None):
             return turn
-        place = _Place(asyncio.get_running_loop().create_future(), len(pools))
+        loop = asyncio.get_running_loop()
+        place = _Place(loop.create_future(), len(pools))
         for pool in pools:
-            pool._waiting.append(place)  # noqa: SLF001 -- of this class
+            pool._waiting[place] = None  # noqa: SLF001 -- of this class
+        timer = loop.call_later(seconds, place.give_up)
         try:
-            async with asyncio.timeout(seconds):
-                return await place.turn
-        except TimeoutError:
-            _refuse(place)
-            return None
+            return await place.turn
         except asyncio.CancelledError:
             _refuse(place)
             raise
         finally:
+            timer.cancel()
             for pool in pools:
-                pool._forget(place)  # noqa: SLF001 -- of this class
+                pool._waiting.pop(place, None)  # noqa: SLF001 -- of this class
 
     def give_back(self, turn: Turn) -> None:
         """A scan has ended, and its breaker has been told: its slot goes to whoever waits first."""
         turn.lane.gate.in_hand -= 1
         while self._waiting:
-            if self._waiting[0].turn.done():
-                # Cancelled, or served elsewhere, in this very turn of the loop: its waiter has not run yet.
-                self._waiting.popleft()
-            elif free := self._take():
-                self._waiting.popleft().turn.set_result(free)
-            else:
-                break
+            place = next(iter(self._waiting))
+            # Cancelled, or served elsewhere, in this very turn of the loop, its waiter has not run yet.
+            if not place.turn.done():
+                if (free := self._take()) is None:
+                    break
+                place.turn.set_result(free)
+            del self._waiting[place]
         if self._waiting and not self.is_open():
             self._send_away()
 
@@ -151,10 +155,6 @@ class Pool:
             if lane not in but and (permit := lane.gate.enter(now)):
                 return Turn(self, lane, permit)
         return None
-
-    def _forget(self, place: _Place) -> None:
-        with suppress(ValueError):
-            self._waiting.remove(place)
 
     def _send_away(self) -> None:
         """The breakers have opened: nobody shall wait for them."""

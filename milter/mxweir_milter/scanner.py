@@ -1,10 +1,9 @@
 """One message, the engines in their order, one deadline over all of them.
 
-    for each engine that a breaker lets us ask
-        that has a slot:  ask it; its answer is the result, its failure the next one's turn
-        that has none:    the next one's turn
-    nobody has answered, and some had no slot: wait for the first that is free, shortly, and ask
-    still none:           the last failure is the result
+    as long as there is an engine that was not asked, and whose breaker lets us ask it
+        the first of them that has a slot, or has one within a short time:  ask it;
+            its answer is the result, its failure the next one's turn
+        none of them has:  the last failure is the result
 
 An engine that has others behind it gets a share of the time that is left, so
 that they still have some; the last has all of it. The same holds for the
@@ -70,44 +69,46 @@ class Scanner:
 
     async def scan(self, message: Message, deadline: Deadline) -> Result:
         """The first engine's result that is one; never raises but for being cancelled."""
-        result = Failed(Reason.BREAKER_OPEN if self.pools else Reason.NO_ENGINE)
+        result: Result = Failed(Reason.BREAKER_OPEN if self.pools else Reason.NO_ENGINE)
         fair = deadline.left() * _FAIR
-        busy: list[Pool] = []
-        for index, pool in enumerate(self.pools):
-            if not pool.is_open():
-                continue
-            if not pool.has_room():
-                busy.append(pool)
-                continue
-            more = any(other.is_open() for other in self.pools[index + 1 :])
-            found = await self._try(pool, message, deadline.share(_SHARE) if more else deadline, fair)
-            if not isinstance(found, Failed) or _answered(found):
-                return found
-            result = found
-        return await self._queue(busy, message, deadline, fair, result) if busy else result
-
-    async def _try(self, pool: Pool, message: Message, deadline: Deadline, fair: float) -> Result:
-        """Ask an engine's addresses one after the other, until one answers."""
-        tried: list[Lane] = []
-        result: Result = Failed(Reason.ENGINE_BUSY, pool.name)
-        while deadline.left() > _LEAST and (turn := pool.take(tried)):
-            tried.append(turn.lane)
-            last = not pool.has_room(tried)
-            result = await self._ask(turn, message, deadline if last else deadline.share(_SHARE), fair)
-            if _answered(result):
+        left = list(self.pools)
+        while left:
+            turn = _free(left) or await self._wait(left, deadline)
+            if not isinstance(turn, Turn):
+                return result if turn is None or result.engine else turn
+            left.remove(turn.pool)
+            more = any(other.is_open() for other in left)
+            result = await self._try(turn, message, deadline.share(_SHARE) if more else deadline, fair)
+            if _answered(result) or deadline.left() <= _LEAST:
                 break
         return result
 
-    async def _queue(
-        self, pools: Sequence[Pool], message: Message, deadline: Deadline, fair: float, result: Failed
-    ) -> Result:
-        """Wait for a slot, and ask; where there is none in time, an earlier failure stays the result."""
-        first, *others = pools
+    async def _wait(self, pools: Sequence[Pool], deadline: Deadline) -> Turn | Failed | None:
+        """A slot as soon as there is one; why there is none; None where no breaker lets us ask."""
+        busy = [pool for pool in pools if pool.is_open()]
+        if not busy:
+            return None
+        first, *others = busy
         if turn := await first.wait(min(self._slot_wait, deadline.left()), *others):
-            return await self._ask(turn, message, deadline, fair)
-        names = ", ".join(dict.fromkeys(pool.name for pool in pools))
+            return turn
+        if not any(pool.is_open() for pool in busy):
+            return Failed(Reason.BREAKER_OPEN)
+        names = ", ".join(dict.fromkeys(pool.name for pool in busy))
         self._observe(Trouble("no slot", f"{names}: none was free within {self._slot_wait:g} s"))
-        return result if result.engine else Failed(Reason.ENGINE_BUSY, first.name)
+        return Failed(Reason.ENGINE_BUSY, first.name)
+
+    async def _try(self, turn: Turn, message: Message, deadline: Deadline, fair: float) -> Result:
+        """Ask an engine's addresses one after the other, until one answers."""
+        pool, tried = turn.pool, [turn.lane]
+        while True:
+            last = not pool.has_room(tried)
+            result = await self._ask(turn, message, deadline if last else deadline.share(_SHARE), fair)
+            if last or _answered(result) or deadline.left() <= _LEAST:
+                return result
+            if (another := pool.take(tried)) is None:
+                return result
+            turn = another
+            tried.append(turn.lane)
 
     async def _ask(self, turn: Turn, message: Message, deadline: Deadline, fair: float) -> Result:
         pool, lane, permit = turn
@@ -177,6 +178,14 @@ def _gate(former: Gate | None, milter: Milter, engine: EngineSettings) -> Gate:
     gate.breaker.settings = settings
     gate.slots = engine.max_scans or SLOTS[engine.type]
     return gate
+
+
+def _free(pools: Sequence[Pool]) -> Turn | None:
+    """A slot of the first of them that has one now."""
+    for pool in pools:
+        if turn := pool.take():
+            return turn
+    return None
 
 
 async def _answer(engine: Engine, message: Message, seconds: float) -> Result:

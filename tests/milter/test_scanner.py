@@ -156,11 +156,11 @@ async def test_an_engine_before_an_open_breaker_has_all_the_time():
     class Asked(StubEngine):
         async def scan(self, message):
             given.append(asyncio.timeout)
-            await asyncio.sleep(0.08)
+            await asyncio.sleep(0.7)
             return score(1.0)
 
     made.pools = (pool(Asked()), *made.pools)
-    assert await made.scan(message(), Deadline.after(0.1)) == score(1.0)
+    assert await made.scan(message(), Deadline.after(1.0)) == score(1.0)
 
 
 async def test_an_opening_and_a_closing_are_told_once():
@@ -278,6 +278,26 @@ async def test_messages_that_wait_are_served_by_whichever_engine_has_a_slot_firs
     scans = [asyncio.create_task(made.scan(message(), Deadline.after(SILENT))) for _ in range(4)]
     assert await asyncio.gather(*scans[1:]) == [score(9.0)] * 3
     scans[0].cancel()
+
+
+async def test_an_engine_that_fails_after_a_wait_for_its_slot_is_the_next_ones_turn():
+    failing = StubEngine(DOWN, seconds=0.01)
+    slow = StubEngine(score(9.0), seconds=0.05)
+    made = Scanner([pool(failing, slots=1), pool(slow, slots=1, position=2)], Recorder(), SILENT)
+    scans = [asyncio.create_task(made.scan(message(), Deadline.after(SILENT))) for _ in range(3)]
+    assert await asyncio.gather(*scans) == [score(9.0)] * 3
+
+
+async def test_a_breaker_that_opens_while_a_message_waits_is_the_reason_that_it_gets():
+    first = pool(StubEngine(DOWN, seconds=0.01), slots=1)
+    first.lanes[0].gate.breaker.settings = Settings(min_calls=1)
+    made = Scanner([first], recorder := Recorder(), SILENT)
+    scans = [asyncio.create_task(made.scan(message(), Deadline.after(SILENT))) for _ in range(2)]
+    failed, sent_away = await asyncio.gather(*scans)
+    assert isinstance(failed, Failed)
+    assert failed.reason is Reason.UNREACHABLE
+    assert sent_away == Failed(Reason.BREAKER_OPEN)
+    assert "no slot" not in troubles(recorder.events)
 
 
 async def test_waiting_for_a_slot_ends_with_the_deadline():
