@@ -4,7 +4,6 @@ hostile ones is in tests/milter/engines."""
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -65,7 +64,7 @@ def scanner(*tables: str, milter: str = "") -> tuple[Scanner, Recorder]:
 def asked(text: str, sender: str = ENVELOPE.sender) -> Message:
     """A letter as the milter hands it over."""
     whole = message(letter(text, "<lab@sender.example>").replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
-    return replace(whole, envelope=replace(ENVELOPE, sender=sender))
+    return whole._replace(envelope=ENVELOPE._replace(sender=sender))
 
 
 async def scored(made: Scanner, text: str, sender: str = ENVELOPE.sender) -> Scored:
@@ -140,7 +139,7 @@ async def test_a_thousand_recipients_do_not_keep_rspamd_from_scanning(rspamd: Rs
     recipients = tuple(f"{'x' * 60}{number}@{'y' * 60}.example.org" for number in range(1000))
     made, _ = scanner(table("rspamd", rspamd.endpoint))
     whole = asked(letters.GTUBE)
-    whole = replace(whole, envelope=replace(whole.envelope, recipients=recipients, recipient_count=1000))
+    whole = whole._replace(envelope=whole.envelope._replace(recipients=recipients, recipient_count=1000))
     result = await made.scan(whole, Deadline.after(60))
     assert isinstance(result, Scored)
 

@@ -107,7 +107,9 @@ class Check:
 def read_answer(body: bytes, engine: str) -> Scored:
     """The result that stands in an answer of status 200; raises EngineError."""
     try:
-        return _scored(json.loads(body, parse_int=float, parse_constant=_no_number), engine)
+        # What a message brings (a symbol's options, a subject) may be in any charset, and Rspamd repeats it.
+        text = body.decode("utf-8", "replace")
+        return _scored(json.loads(text, parse_int=float, parse_constant=_no_number), engine)
     except (ValueError, RecursionError, KeyError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise _bad(f"{what} in {body[:80]!r}") from None

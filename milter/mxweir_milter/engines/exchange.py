@@ -22,6 +22,9 @@ from mxweir_milter.verdict import Reason, Scored
 _CONNECT = 1.0
 """Seconds for each address of a host name but the last: one that swallows packets may not take all."""
 
+_PIECE = 65536
+"""Bytes of an answer that are read at once."""
+
 
 class Reader(Protocol):
     """Takes an answer in pieces of any size."""
@@ -41,54 +44,17 @@ class Route:
     names: Names
     tls: ssl.SSLContext | None = None
 
-    async def connect(self, made: "Callable[[], asyncio.Protocol]") -> asyncio.Transport:
-        """A connection with the protocol that `made` makes; raises EngineError or OSError."""
-        if isinstance(self.endpoint, Unix):
-            return await _unix(self.endpoint.path, made)
-        return await self._inet(self.endpoint, made)
-
-    async def _inet(self, at: Inet, made: "Callable[[], asyncio.Protocol]") -> asyncio.Transport:
+    async def connect(self, at: Inet, made: "Callable[[], asyncio.Protocol]") -> None:
+        """Make a connection with the protocol that `made` makes; raises OSError."""
         loop = asyncio.get_running_loop()
         name = at.host if self.tls else None
         *others, last = await self.names.addresses(at.host)
         for address in others:
             with suppress(OSError):
                 async with asyncio.timeout(_CONNECT):
-                    return (
-                        await loop.create_connection(
-                            made, address, at.port, ssl=self.tls, server_hostname=name
-                        )
-                    )[0]
-        return (await loop.create_connection(made, last, at.port, ssl=self.tls, server_hostname=name))[0]
-
-
-async def _unix(path: str, made: "Callable[[], asyncio.Protocol]") -> asyncio.Transport:
-    """Connect to a unix socket, which happens at once or not at all (Linux unix(7)).
-
-    asyncio takes EAGAIN, a full backlog, for a connection on its way and then for
-    one that is there: it is given a socket that is connected. uvloop is not. It
-    would close the descriptor behind the socket object's back where a connection
-    breaks off in its first turn, and the garbage collector would close it once
-    more, when it may be another one's.
-    """
-    loop = asyncio.get_running_loop()
-    try:
-        if isinstance(loop, asyncio.SelectorEventLoop):
-            return (await loop.create_unix_connection(made, sock=_connected(path)))[0]
-        return (await loop.create_unix_connection(made, path))[0]
-    except BlockingIOError:
-        raise EngineError(Reason.UNREACHABLE, "it accepts no connections: its backlog is full") from None
-
-
-def _connected(path: str) -> socket.socket:
-    client = socket.socket(socket.AF_UNIX)
-    try:
-        client.setblocking(False)
-        client.connect(path)
-    except BaseException:
-        client.close()
-        raise
-    return client
+                    await loop.create_connection(made, address, at.port, ssl=self.tls, server_hostname=name)
+                    return
+        await loop.create_connection(made, last, at.port, ssl=self.tls, server_hostname=name)
 
 
 async def exchange(route: Route, request: Sequence[bytes], reader: Reader, *, half_close: bool) -> Scored:
@@ -96,6 +62,8 @@ async def exchange(route: Route, request: Sequence[bytes], reader: Reader, *, ha
 
     With `half_close` our side of the connection is shut down after the request.
     """
+    if isinstance(route.endpoint, Unix):
+        return await _UnixExchange(route.endpoint.path, request, reader, half_close).answer()
     answer: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
     # An error that nobody waits for any more is none to complain about.
     answer.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -106,13 +74,89 @@ async def exchange(route: Route, request: Sequence[bytes], reader: Reader, *, ha
         return made[-1]
 
     try:
-        await route.connect(make)
+        await route.connect(route.endpoint, make)
         return await answer
     finally:
         # Cancelled in the moment in which a connection was made, the event loop closes it by itself, but not
         # before all is sent: never, where nobody reads.
         for each in made:
             each.abort()
+
+
+class _UnixExchange:
+    """By a unix socket, which is connected at once or not at all (Linux unix(7)).
+
+    So all is sent before the event loop turns once, and the engine is woken once. A
+    transport of the event loop would take a turn to connect, to send and to shut down.
+    """
+
+    def __init__(self, path: str, request: Sequence[bytes], reader: Reader, half_close: bool) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._path = path
+        self._unsent = [memoryview(piece) for piece in request]
+        self._reader = reader
+        self._half_close = half_close
+        self._answer: asyncio.Future[Scored] = self._loop.create_future()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+
+    async def answer(self) -> Scored:
+        """Send, and give the answer; raises EngineError or OSError."""
+        client = self._socket
+        try:
+            client.connect(self._path)
+            self._loop.add_reader(client, self._receive)
+            self._send()
+            if self._unsent:
+                self._loop.add_writer(client, self._send)
+            return await self._answer
+        except BlockingIOError:
+            raise EngineError(Reason.UNREACHABLE, "it accepts no connections: its backlog is full") from None
+        finally:
+            self._listen_no_more()
+            client.close()
+
+    def _send(self) -> None:
+        """Send what the socket takes, and after the last of it shut down."""
+        try:
+            while self._unsent:
+                sent = self._socket.sendmsg(self._unsent)
+                while self._unsent and sent >= len(self._unsent[0]):
+                    sent -= len(self._unsent.pop(0))
+                if self._unsent:
+                    self._unsent[0] = self._unsent[0][sent:]
+            if self._half_close:
+                self._socket.shutdown(socket.SHUT_WR)
+            self._loop.remove_writer(self._socket)
+        except BlockingIOError:
+            pass  # called again when there is room
+        except OSError as error:
+            self._unsent.clear()
+            self._fail(EngineError(Reason.BROKE_OFF, str(error)))
+
+    def _receive(self) -> None:
+        try:
+            data = self._socket.recv(_PIECE)
+            result = self._reader.feed(data) if data else self._reader.end()
+        except BlockingIOError:
+            return
+        except EngineError as error:
+            self._fail(error)
+        except OSError as error:
+            self._fail(EngineError(Reason.BROKE_OFF, str(error)))
+        else:
+            if result is not None and not self._answer.done():
+                self._listen_no_more()
+                self._answer.set_result(result)
+
+    def _fail(self, error: EngineError) -> None:
+        self._listen_no_more()
+        if not self._answer.done():
+            self._answer.set_exception(error)
+
+    def _listen_no_more(self) -> None:
+        """The loop shall not call again: the answer is there, or not wanted any more."""
+        self._loop.remove_writer(self._socket)
+        self._loop.remove_reader(self._socket)
 
 
 class _Exchange(asyncio.Protocol):

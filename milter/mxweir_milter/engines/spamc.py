@@ -24,9 +24,10 @@ LARGEST_RESPONSE = 65536
 
 _LONGEST_HEAD = 4096
 
-_STATUS = re.compile(rb"SPAMD/\d+\.\d+ +(\d{1,5})(?: +([ -~]{0,100}))?")
+_STATUS = re.compile(rb"SPAMD/\d+\.\d+ +(\d{1,5})(?: +([ -~]{0,100}))?(?=\r?\n|\Z)")
 _NUMBER = rb" *(-?\d{1,9}(?:\.\d{1,9})?) *"
 _SPAM = re.compile(rb" *(?:True|False|Yes|No) *;" + _NUMBER + rb"/" + _NUMBER, re.IGNORECASE)
+_HEADER = re.compile(rb"\n(Spam|Content-length) *:([^\r\n]*)", re.IGNORECASE)
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
 
@@ -93,13 +94,12 @@ class ResponseReader:
 
 
 def _read_head(head: bytes) -> _Head:
-    status, *lines = re.split(rb"\r?\n", head)
-    match = _STATUS.fullmatch(status)
-    if match is None:
-        raise _bad(f"no status line of spamd: {status[:80]!r}")
-    if int(match[1]) != 0:
-        raise _bad(f"spamd says {match[1].decode()} {(match[2] or b'').decode()}")
-    headers = {name.strip().lower(): value for name, _, value in (line.partition(b":") for line in lines)}
+    status = _STATUS.match(head)
+    if status is None:
+        raise _bad(f"no status line of spamd: {head[:80]!r}")
+    if int(status[1]) != 0:
+        raise _bad(f"spamd says {status[1].decode()} {(status[2] or b'').decode()}")
+    headers = {name.lower(): value for name, value in _HEADER.findall(head)}
     spam = _SPAM.fullmatch(headers.get(b"spam", b""))
     if spam is None:
         raise _bad(f"no score: {headers.get(b'spam', b'')[:80]!r}")

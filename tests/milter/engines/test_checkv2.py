@@ -1,5 +1,4 @@
 import contextlib
-import dataclasses
 import json
 from itertools import pairwise
 
@@ -134,9 +133,8 @@ def test_the_password_is_sent_and_stands_in_no_text_about_the_check():
 
 @given(st.text(max_size=3000), st.text(max_size=300), st.lists(st.text(max_size=400), max_size=4))
 def test_whatever_a_client_says_stays_within_its_line(helo, sender, recipients):
-    client = dataclasses.replace(CLIENT, helo=helo.encode("utf-8", "replace").decode())
-    envelope = dataclasses.replace(
-        ENVELOPE,
+    client = CLIENT._replace(helo=helo.encode("utf-8", "replace").decode())
+    envelope = ENVELOPE._replace(
         sender=sender.encode("utf-8", "replace").decode(),
         recipients=tuple(r.encode("utf-8", "replace").decode() for r in recipients),
     )
@@ -152,14 +150,14 @@ KNOWN = {"Host", "Connection", "Flags", "IP", "Hostname", "Helo", "From", "Queue
 
 
 def test_bytes_that_are_no_utf8_arrive_as_they_were():
-    client = dataclasses.replace(CLIENT, helo="m\udcfcnchen")
+    client = CLIENT._replace(helo="m\udcfcnchen")
     head = Check(Message(client, ENVELOPE, b"\r\n", 0.0), "", "rspamd").request[0]
     assert b"\r\nHelo: m\xfcnchen\r\n" in head
 
 
 def test_a_thousand_long_recipients_stay_below_what_rspamd_reads_as_headers():
     recipients = tuple(f"{'x' * 240}{number}@example.org" for number in range(1000))
-    envelope = dataclasses.replace(ENVELOPE, recipients=recipients)
+    envelope = ENVELOPE._replace(recipients=recipients)
     asked = Message(CLIENT, envelope, b"\r\n", 0.0)
     assert 150 < [name for name, _ in headers(asked)].count("Rcpt") < 1000
     assert len(Check(asked, "", "rspamd").request[0]) < 80 * 1024
@@ -254,6 +252,11 @@ def test_a_body_that_is_no_object_is_an_error(body):
 def test_symbols_come_the_weightiest_first_and_those_without_a_score_last():
     symbols = {"B": {"score": 1}, "A": {"score": "x"}, "C": {"score": -2}, "D": 7}
     assert answered(symbols=symbols).symbols == ("C", "B", "A", "D")
+
+
+def test_bytes_that_are_no_utf8_cost_no_verdict():
+    body = json.dumps(ANSWER | {"subject": "M?nchen", "score": 3.5}).encode().replace(b"M?", b"M\xfc")
+    assert read_answer(body, "rspamd").score == 3.5
 
 
 # What Rspamd's actions mean
