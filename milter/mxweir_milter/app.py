@@ -210,7 +210,7 @@ class MilterDaemon:
     # While it runs
 
     async def _wait(self, front: Front) -> bool:
-        """Do what is due each second, until a signal says stop (true) or the front has ended (false)."""
+        """Do what is due each second, until a signal or the front ends it; whether that was well."""
         watched = service.watchdog_seconds()
         while not front.ended:
             self._turned = monotonic()
@@ -227,7 +227,7 @@ class MilterDaemon:
             if number != signal.SIGHUP:
                 return True
             await self._reload()
-        return False
+        return not front.failed
 
     def _live(self) -> str:
         still = monotonic() - self._turned

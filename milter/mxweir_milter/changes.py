@@ -20,22 +20,21 @@ long as that is UTF-8.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mxweir.reply import Reply
 from mxweir_milter.policy import Ruling
 from mxweir_milter.subject import tagged
 from mxweir_milter.verdict import Outcome, Reason, Result, Scored, Thresholds
 
-_FAMILY = "x-spam-"
+_FAMILY = b"x-spam-"
 _NOT_PRINTABLE = re.compile(r"[^ -~]|%")
 _LINE = 76
 _MOST_STEPS = 250_000
 _MOST_BYTES = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What to do with a message.
 
     With a `reply` the message is refused and the rest is empty. Otherwise it is
@@ -70,15 +69,15 @@ class Forged:
         self._steps = 0
         self._bytes = 0
 
-    def see(self, name: str) -> None:
+    def see(self, name: bytes) -> None:
         """Look at one field's name; all must be shown, in their order."""
         self._position += 1
-        name = name.lower()
-        if name.startswith(_FAMILY):
+        if name[:1] in b"Xx" and name[: len(_FAMILY)].lower() == _FAMILY:
             self._steps += self._position
             self._bytes += len(name)
             if not self.too_many:
-                self._counts[name] = self._counts.get(name, 0) + 1
+                known = name.decode("ascii", "replace").lower()
+                self._counts[known] = self._counts.get(known, 0) + 1
 
     @property
     def too_many(self) -> bool:

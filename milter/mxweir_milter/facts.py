@@ -6,7 +6,7 @@ does).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Macros = Mapping[str, str]
 """What the mail server says beside a command, by the names of MILTER_README ("i", "{auth_authen}")."""
@@ -19,8 +19,7 @@ END_MACROS = ("i",)
 """The macros that a session reads at each step; all are in Postfix's default `milter_*_macros`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+class Tls(NamedTuple):
     """The encryption of a session; `bits` is the key's length."""
 
     version: str
@@ -28,8 +27,7 @@ class Tls:
     bits: str
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(NamedTuple):
     """Who speaks to us.
 
     `name` is the verified host name or "unknown", `address` its IP address or
@@ -43,8 +41,7 @@ class Client:
     tls: Tls | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """One message's envelope.
 
     `sender` is without angle brackets, empty for the null sender; `recipients`

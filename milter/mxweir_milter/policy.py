@@ -16,7 +16,7 @@ mildest is the same in whatever order recipients come.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from mxweir.address import fold_domain, split
 from mxweir.config import Milter, MilterPolicy
@@ -45,6 +45,10 @@ class Treatment:
     subject_tag: str = "[SPAM]"
     reject_text: str = "Message refused as spam"
     unscanned: str = "accept"
+
+    def __hash__(self) -> int:
+        """That of its name: to each recipient's treatment belongs a look at those that the message has."""
+        return hash(self.name)
 
     def spared(self, rule: str) -> "Treatment":
         """The same for a recipient whom an entry of the access list allows: marked at most."""
@@ -131,8 +135,7 @@ def _place(treatment: Treatment) -> int:
     return treatment.place
 
 
-@dataclass(frozen=True, slots=True)
-class Ruling:
+class Ruling(NamedTuple):
     """What becomes of a message by one treatment; made by `ruling`."""
 
     outcome: Outcome

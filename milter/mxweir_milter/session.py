@@ -16,6 +16,7 @@ step went wrong, and makes the end of the message come out as unscanned.
 import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mxweir.deadline import Deadline
 from mxweir.events import Scanned
@@ -51,16 +52,14 @@ class Policy:
     limits: Asking | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Concluded:
+class Concluded(NamedTuple):
     """A message's answer, and the record of what happened."""
 
     answer: Answer
     event: Scanned
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A message that must be scanned before its deadline; then `Session.conclude` wants the result."""
 
     message: Message
@@ -74,7 +73,7 @@ class _Transaction:
     `treatments` holds each once, however many recipients have it; `allowed`
     counts the recipients whom the access list allows, the last time by `rule`.
     `gathered` is None where no limit counts by content; `skipped` says why a message
-    is only counted, and not scanned.
+    is let by, or only counted, and not scanned; it is None until all recipients are known.
     """
 
     policy: Policy
@@ -89,12 +88,17 @@ class _Transaction:
     treatments: set[Treatment] = field(default_factory=set)
     allowed: int = 0
     rule: str = ""
-    skipped: str = ""
+    skipped: str | None = None
     question: Question | None = None
     forged: Forged = field(default_factory=Forged)
     subject: bytes | None = None
     failed: bool = False
     ended: float = 0.0
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether limits by content count it."""
+        return self.gathered is not None and self.gathered.recipient_count > 0
 
     def envelope(self) -> Envelope:
         """What the scanner is told of it."""
@@ -171,16 +175,23 @@ class Session:
             transaction.gathered.rcpt(address)
         transaction.treatments.add(treatment)
 
-    def data(self, macros: Macros) -> Concluded | None:
-        """All recipients are known; an answer now means that the message itself is of no interest."""
+    def data(self, macros: Macros, *, heard: bool = True) -> Concluded | None:
+        """All recipients are known; an answer now means that the message itself is of no interest.
+
+        Where the mail server does not wait to be answered here (not `heard`), `end` says so.
+        """
         transaction = self._current()
         transaction.queue_id = macros.get("i", "") or transaction.queue_id
-        return self._let_by(transaction)
+        transaction.skipped = self._passed_over(transaction)
+        if not transaction.skipped:
+            return None
+        transaction.content.release()
+        return self._let_by(transaction) if heard and not transaction.is_counted else None
 
     def header(self, name: bytes, value: bytes) -> None:
         """One header field; `value` is all that stood after the colon."""
-        transaction = self._current()
-        transaction.forged.see(name.decode("ascii", "replace"))
+        transaction = self._transaction or self._current()
+        transaction.forged.see(name)
         if transaction.subject is None and name.lower() == b"subject":
             transaction.subject = value
         if transaction.gathered is not None:
@@ -194,16 +205,17 @@ class Session:
         if limits is not None and limits.by_byte:
             transaction.content.add_body(piece)
             return True
-        return not transaction.skipped and transaction.content.add_body(piece)
+        return transaction.content.add_body(piece)
 
     def end(self, macros: Macros) -> Wanted | Concluded:
         """The message is complete: it must be scanned, or its answer is known."""
         transaction = self._current()
         transaction.ended = self._monotonic()
         transaction.queue_id = macros.get("i", "") or transaction.queue_id
-        # Versions 2 and 3 of the protocol have no DATA.
-        if concluded := self._let_by(transaction):
-            return concluded
+        if transaction.skipped is None:  # versions 2 and 3 of the protocol have no DATA
+            transaction.skipped = self._passed_over(transaction)
+        if transaction.skipped and not transaction.is_counted:
+            return self._let_by(transaction)
         if transaction.forged.too_many and not transaction.skipped:
             self._done()
             answer = changes.too_many()
@@ -239,9 +251,13 @@ class Session:
         """The message will not be completed, or the session is over."""
         self._done()
 
-    def fail(self) -> None:
-        """Something went wrong on our side: the message in hand cannot be scanned."""
-        self._current().failed = True
+    def fail(self, step: str = "") -> None:
+        """Something went wrong on our side at this step: the message in hand cannot be scanned.
+
+        At connect and HELO there is none, and the next one is not to blame.
+        """
+        if step not in ("connect", "helo"):
+            self._current().failed = True
 
     def _done(self) -> None:
         """Nothing of the message in hand is kept any more."""
@@ -260,21 +276,16 @@ class Session:
             self._transaction = self._begin()
         return self._transaction
 
-    def _let_by(self, transaction: _Transaction) -> Concluded | None:
-        """Be done with a message that is not looked at; None for one that is."""
-        why = self._passed_over(transaction)
-        if not why:
-            return None
-        if transaction.gathered is not None and transaction.gathered.recipient_count:
-            transaction.skipped = why
-            return None
+    def _let_by(self, transaction: _Transaction) -> Concluded:
+        """Be done with a message that nobody looks at."""
         self._done()
+        why = transaction.skipped or ""
         return Concluded(Answer(), self._event(transaction, Answer(), Outcome.SKIPPED, reason=why))
 
     def _question(self, transaction: _Transaction, reason: Reason | None) -> Question | None:
         """What the limits by content are to be asked, if they count this message."""
         gathered = transaction.gathered
-        if gathered is None or not gathered.recipient_count or transaction.failed:
+        if gathered is None or not transaction.is_counted or transaction.failed:
             return None
         sender, user, queue_id = transaction.sender, transaction.sasl_username, transaction.queue_id
         facts = gathered.facts(self._client, sender, user, queue_id, transaction.content.size)
@@ -286,10 +297,7 @@ class Session:
         if said is not None and said.refusal is not None:
             answer = Answer(reply_to(said.refusal))
             return Concluded(answer, self._event(transaction, answer, Outcome.LIMITED))
-        if transaction.skipped:
-            event = self._event(transaction, Answer(), Outcome.SKIPPED, reason=transaction.skipped)
-            return Concluded(Answer(), event)
-        return None
+        return self._let_by(transaction) if transaction.skipped else None
 
     def _passed_over(self, transaction: _Transaction) -> str:
         """Why this message is not looked at; "" when it is."""

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Outcome(StrEnum):
@@ -89,8 +90,7 @@ class Scored:
         return Scored(self.score, self.threshold, self.symbols, self.engine, self.action, seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """No result; `detail` is for the log."""
 
     reason: Reason

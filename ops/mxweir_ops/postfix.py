@@ -106,7 +106,7 @@ def _policy(config: Config, context: str, queue_directory: str) -> str:
 
 def _milter(config: Config, queue_directory: str) -> Iterator[str]:
     address = as_postfix_writes(config.milter.listen, queue_directory)
-    command = math.ceil(config.milter.drain) + 2
+    command = math.ceil(config.milter.drain) + 5
     content = math.ceil(config.milter.deadline) + 5
     timeouts = f"connect_timeout=3s, command_timeout={command}s, content_timeout={content}s"
     yield f"smtpd_milters = {{ {address}, {timeouts}, default_action=accept }}"

@@ -21,7 +21,7 @@ def told(result, thresholds=ALL, forged=None, queue_id="4XyZ1", subject=b" Hello
 def seen(*names):
     forged = Forged()
     for name in names:
-        forged.see(name)
+        forged.see(name.encode())
     return forged
 
 

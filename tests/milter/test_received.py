@@ -2,7 +2,6 @@ import re
 import shutil
 import subprocess
 import time
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -66,7 +65,7 @@ def test_received_has_the_form_that_postfix_gives_it():
 
 
 def test_received_tells_the_encryption_where_postfix_does():
-    encrypted = replace(CLIENT, tls=Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", "256"))
+    encrypted = CLIENT._replace(tls=Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", "256"))
     assert (
         " (mail.sender.example [203.0.113.9])\r\n"
         "\t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits))\r\n"
@@ -75,22 +74,22 @@ def test_received_tells_the_encryption_where_postfix_does():
 
 
 def test_received_names_the_recipient_only_when_there_is_one():
-    several = replace(ENVELOPE, recipients=("b@example.org", "c@example.org"), recipient_count=2)
+    several = ENVELOPE._replace(recipients=("b@example.org", "c@example.org"), recipient_count=2)
     assert "for <" not in received(CLIENT, several, NOON)
 
 
 def test_received_gives_an_ipv6_address_its_prefix():
-    assert "[IPv6:2001:db8::9]" in received(replace(CLIENT, address="2001:db8::9"), ENVELOPE, NOON)
+    assert "[IPv6:2001:db8::9]" in received(CLIENT._replace(address="2001:db8::9"), ENVELOPE, NOON)
 
 
 @pytest.mark.parametrize(
     ("client", "envelope", "word"),
     [
         (CLIENT, ENVELOPE, "ESMTP"),
-        (replace(CLIENT, tls=Tls("TLSv1.3", "X", "256")), ENVELOPE, "ESMTPS"),
-        (CLIENT, replace(ENVELOPE, sasl_username="bob"), "ESMTPA"),
-        (replace(CLIENT, tls=Tls("TLSv1.3", "X", "256")), replace(ENVELOPE, sasl_username="bob"), "ESMTPSA"),
-        (CLIENT, replace(ENVELOPE, smtputf8=True), "UTF8SMTP"),
+        (CLIENT._replace(tls=Tls("TLSv1.3", "X", "256")), ENVELOPE, "ESMTPS"),
+        (CLIENT, ENVELOPE._replace(sasl_username="bob"), "ESMTPA"),
+        (CLIENT._replace(tls=Tls("TLSv1.3", "X", "256")), ENVELOPE._replace(sasl_username="bob"), "ESMTPSA"),
+        (CLIENT, ENVELOPE._replace(smtputf8=True), "UTF8SMTP"),
     ],
 )
 def test_the_protocol_word_tells_encryption_authentication_and_smtputf8(client, envelope, word):
@@ -114,21 +113,21 @@ def test_no_address_can_add_a_word_to_received(sender, recipient):
         return re.split(r"\s+", received(CLIENT, envelope, NOON).partition(";")[0])
 
     plain = words(ENVELOPE)
-    hostile = words(replace(ENVELOPE, sender=sender, recipients=(recipient,)))
+    hostile = words(ENVELOPE._replace(sender=sender, recipients=(recipient,)))
     assert len(hostile) <= len(plain)
     assert hostile[: plain.index("4XyZ1")] == plain[: plain.index("4XyZ1")]
 
 
 def test_bytes_that_are_no_utf8_come_back_as_they_were():
     assert b"X-Envelope-From: <\xff@example.org>\r\n" in prologue(
-        CLIENT, replace(ENVELOPE, sender="\udcff@example.org"), NOON
+        CLIENT, ENVELOPE._replace(sender="\udcff@example.org"), NOON
     )
 
 
 def test_spamassassin_reads_client_helo_and_sender_from_it():
-    hostile = replace(CLIENT, helo="x (y [192.0.2.1]) by z with ESMTPA id 1;")
-    encrypted = replace(CLIENT, name="unknown", tls=Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", "256"))
-    six = replace(CLIENT, address="2001:db8::9")
+    hostile = CLIENT._replace(helo="x (y [192.0.2.1]) by z with ESMTPA id 1;")
+    encrypted = CLIENT._replace(name="unknown", tls=Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", "256"))
+    six = CLIENT._replace(address="2001:db8::9")
     clients = (CLIENT, encrypted, six, hostile)
     found = relays(*[scanned(client, ENVELOPE) for client in clients])
     for client, (relay, sender) in zip(clients, found, strict=True):
@@ -143,7 +142,7 @@ def test_spamassassin_takes_nobody_for_authenticated_by_an_address_that_says_so(
     said = '"x with ESMTPA y"@e.example'
     (relay, _), (real, _) = relays(
         scanned(CLIENT, Envelope(said, (said,), 1, "", "Q1")),
-        scanned(CLIENT, replace(ENVELOPE, sasl_username="bob")),
+        scanned(CLIENT, ENVELOPE._replace(sasl_username="bob")),
     )
     assert " auth= " in relay
     assert " auth=ESMTPA " in real

@@ -345,6 +345,14 @@ def test_after_a_fault_at_its_answer_a_message_is_still_its_recipients_and_its_f
     assert setting.room.used == 0
 
 
+@pytest.mark.parametrize("step", ["connect", "helo"])
+def test_after_a_fault_before_a_message_has_begun_none_is_in_hand(step):
+    setting = Setting()
+    setting.session.fail(step)
+    assert not setting.session.in_message
+    assert isinstance(setting.message(), Wanted)
+
+
 def test_a_fault_belongs_to_one_message():
     setting = Setting()
     setting.envelope()

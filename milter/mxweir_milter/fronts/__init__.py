@@ -16,7 +16,11 @@ class Front(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether it has given up by itself."""
+        """Whether it serves no more, though nobody here has stopped it."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended by an error."""
 
     def refuse_new(self) -> None:
         """Take no new sessions; those that are open go on."""

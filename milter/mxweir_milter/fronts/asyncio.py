@@ -65,6 +65,11 @@ class AsyncioFront:
         """Never: there is nothing here that could end by itself."""
         return False
 
+    @property
+    def failed(self) -> bool:
+        """Never, either."""
+        return False
+
     def refuse_new(self) -> None:
         """Take no new sessions: they wait in the service manager's socket, or find nobody at ours."""
         if self._listening is not None:
@@ -119,7 +124,7 @@ class Peer(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._tcp: socket.socket | None = None
         self._unread = False
-        self._scan: asyncio.Task[Result] | None = None
+        self._scan: asyncio.Task[None] | None = None
         self._deadline: Deadline
         self._timer: asyncio.TimerHandle | None = None
 
@@ -184,13 +189,8 @@ class Peer(asyncio.Protocol):
     # A message
 
     def _take(self, command: codec.Command) -> None:
-        kind = type(command)
-        if kind is codec.Abort or kind is codec.Quit:
-            self._abandon()
-        elif self._scan is not None:
-            raise ProtocolError(f"{kind.__name__} before the end of a message was answered")
-        elif self._unread:
-            raise ProtocolError("the peer asks and does not read its answers")
+        if self._scan is not None or self._unread:
+            self._interrupt(command)
         said = self._dialogue.take(command)
         if isinstance(said, Wanted):
             self._begin_scan(said)
@@ -198,15 +198,40 @@ class Peer(asyncio.Protocol):
             self._speak(said)
         elif said:
             self._transport.write(said)
-        if isinstance(command, codec.Quit) and not command.reuse:
+        elif isinstance(command, codec.Quit) and not command.reuse:
             self.close()
+
+    def _interrupt(self, command: codec.Command) -> None:
+        """What comes before all was answered, and read: the end of it, or a ProtocolError."""
+        if isinstance(command, codec.Abort | codec.Quit):
+            self._abandon()
+        elif self._scan is not None:
+            raise ProtocolError(f"{type(command).__name__} before the end of a message was answered")
+        else:
+            raise ProtocolError("the peer asks and does not read its answers")
 
     def _begin_scan(self, wanted: Wanted) -> None:
         self._deadline = wanted.deadline
-        scan = self._front.scan(wanted.message, wanted.deadline)
-        self._scan = asyncio.get_running_loop().create_task(scan)
-        self._scan.add_done_callback(self._scanned)
+        self._scan = asyncio.get_running_loop().create_task(self._answer(wanted))
         self._wait_on()
+
+    async def _answer(self, wanted: Wanted) -> None:
+        """Scan, and answer if that is still waited for."""
+        mine = self._scan
+        result: Result | Exception
+        try:
+            result = await self._front.scan(wanted.message, wanted.deadline)
+        except asyncio.CancelledError:
+            result = Failed(Reason.INTERNAL, detail="the scan was cancelled")
+        except Exception as error:  # noqa: BLE001 -- a fault of ours must cost a scan, never a message
+            result = error
+        if self._scan is not mine:
+            return
+        self._end_wait()
+        if isinstance(result, Exception):
+            self._speak(self._dialogue.conclude_unscanned(result))
+        else:
+            self._speak(self._dialogue.conclude(result))
 
     def _wait_on(self) -> None:
         seconds = min(_PROGRESS, self._deadline.left() + _GRACE)
@@ -219,24 +244,17 @@ class Peer(asyncio.Protocol):
         else:
             self.give_up("the scanner did not keep it")
 
-    def _scanned(self, scan: "asyncio.Task[Result]") -> None:
-        error = None if scan.cancelled() else scan.exception()
-        if scan is not self._scan:
-            return  # nobody waits for it any more
-        self._drop_scan()
-        if error is not None:
-            self._speak(self._dialogue.conclude_unscanned(error))
-        elif scan.cancelled():
-            self._speak(self._dialogue.conclude(Failed(Reason.INTERNAL, detail="the scan was cancelled")))
-        else:
-            self._speak(self._dialogue.conclude(scan.result()))
-
-    def _drop_scan(self) -> bool:
-        """Forget the scan under way, and cancel what is left of it; whether there was one."""
+    def _end_wait(self) -> "asyncio.Task[None] | None":
+        """Wait for no scan any more; the one under way, if there is one."""
         scan, self._scan = self._scan, None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        return scan
+
+    def _drop_scan(self) -> bool:
+        """Cancel the scan under way; whether there was one."""
+        scan = self._end_wait()
         if scan is not None:
             scan.cancel()
         return scan is not None

@@ -154,12 +154,10 @@ class CommandReader:
         if self._held:
             self._held += data
             if len(self._held) < self._wanted:
-                return iter(())
+                return
             data = bytes(self._held)
             self._held.clear()
-        return self._commands(data)
-
-    def _commands(self, data: bytes) -> Iterator[Command]:
+        self._wanted = 4
         position, end = 0, len(data)
         while end - position >= 4:
             (length,) = _LENGTH.unpack_from(data, position)
@@ -168,12 +166,11 @@ class CommandReader:
             after = position + 4 + length
             if after > end:
                 self._wanted = 4 + length
-                self._held += data[position:]
-                return
+                break
             start, position = position + 5, after
             yield parse(data[start - 1 : start], data[start:after])
-        self._wanted = 4
-        self._held += data[position:]
+        if position < end:
+            self._held += data[position:]
 
 
 def parse(letter: bytes, data: bytes) -> Command:

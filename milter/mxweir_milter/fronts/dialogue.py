@@ -33,10 +33,17 @@ _NO_REPLY = (
     | Step.NO_REPLY_HELO
     | Step.NO_REPLY_MAIL
     | Step.NO_REPLY_RCPT
+    | Step.NO_REPLY_DATA
     | Step.NO_REPLY_HEADER
     | Step.NO_REPLY_END_OF_HEADER
+    | Step.NO_REPLY_BODY
 )
-"""Steps that Postfix need not wait for us at: a session has nothing to say there."""
+"""Steps that Postfix need not wait for us at.
+
+At most of them a session has nothing to say. At DATA and at a piece of the body it
+could say that no more is wanted, of a message that is passed over or too large; but
+few messages are, and to wait there costs all of them more than it saves with those.
+"""
 
 _STEPS = _NO_REPLY | Step.NO_END_OF_HEADER | Step.NO_UNKNOWN | Step.SKIP | Step.HEADER_LEADING_SPACE
 
@@ -56,6 +63,7 @@ _SYMBOLS = {
 """What a session reads; nothing else need be sent, whatever main.cf says."""
 
 # As plain numbers: the operators of IntFlag are slow, and there is one for each header field.
+_NO_REPLY_DATA = Step.NO_REPLY_DATA.value
 _SKIP = Step.SKIP.value
 _LEADING_SPACE = Step.HEADER_LEADING_SPACE.value
 _ADD_HEADERS = Action.ADD_HEADERS.value
@@ -79,7 +87,8 @@ class Dialogue:
         self._session = new_session()
         self._macros = Defined()
         self._actions = 0
-        self._steps: int | None = None
+        self._steps = 0
+        self._negotiated = False
 
     @property
     def in_message(self) -> bool:
@@ -92,12 +101,12 @@ class Dialogue:
         Raises ProtocolError for what may not come first.
         """
         kind = type(command)
-        if kind is codec.Negotiate:
-            return self._negotiate(command)  # type: ignore[arg-type]
-        if self._steps is None:
+        if not self._negotiated and kind is not codec.Negotiate:
             raise ProtocolError("the first command is no negotiation")
         if kind is codec.End:
             return self._end(command)  # type: ignore[arg-type]
+        if kind is codec.Negotiate:
+            return self._negotiate(command)  # type: ignore[arg-type]
         name, no_reply, step = self._STEP_OF[kind]
         try:
             reply = step(self, command)
@@ -159,6 +168,7 @@ class Dialogue:
 
     def _negotiate(self, command: codec.Negotiate) -> bytes:
         self._actions, self._steps, answer = _negotiated(command)
+        self._negotiated = True
         return answer
 
     def _define(self, command: codec.Define) -> bytes:
@@ -183,7 +193,8 @@ class Dialogue:
         return replies.CONTINUE
 
     def _data(self, _: codec.Data) -> bytes:
-        concluded = self._session.data(self._macros.all())
+        heard = not self._can(_NO_REPLY_DATA)
+        concluded = self._session.data(self._macros.all(), heard=heard)
         if concluded is None:
             return replies.CONTINUE
         self._macros.forget_message()
@@ -192,7 +203,7 @@ class Dialogue:
 
     def _header(self, command: codec.Header) -> bytes:
         name, value = command
-        self._session.header(name, value if self._can(_LEADING_SPACE) else b" " + value)
+        self._session.header(name, value if self._steps & _LEADING_SPACE else b" " + value)
         return replies.CONTINUE
 
     def _body(self, command: codec.Body) -> bytes:
@@ -240,11 +251,14 @@ class Dialogue:
 
     def _spoken(self, concluded: Concluded) -> Spoken:
         self._macros.forget_message()
+        answer, event = concluded
+        if answer.hold and not self._actions & _QUARANTINE:
+            event = _as_not_held(event)
         try:
-            return Spoken(b"".join(self._packets(concluded.answer)), concluded.event)
+            return Spoken(b"".join(self._packets(answer)), event)
         except Exception as error:  # noqa: BLE001
             self._fault("answer", error)
-            return Spoken(replies.ACCEPT, _as_unheard(concluded.event))
+            return Spoken(replies.ACCEPT, _as_unheard(event))
 
     def _packets(self, answer: Answer) -> Iterator[bytes]:
         """The answer in Postfix's order; what was not agreed on cannot be asked for."""
@@ -265,12 +279,12 @@ class Dialogue:
         yield replies.ACCEPT
 
     def _can(self, step: int) -> bool:
-        return bool((self._steps or 0) & step)
+        return bool(self._steps & step)
 
     def _fault(self, step: str, error: BaseException) -> None:
         self.tell(Trouble(f"internal error at {step}", repr(error), "error"))
         with contextlib.suppress(Exception):
-            self._session.fail()
+            self._session.fail(step)
 
 
 @lru_cache(8)
@@ -279,6 +293,12 @@ def _negotiated(offer: codec.Negotiate) -> tuple[int, int, bytes]:
     options = agree(offer, _ACTIONS, _STEPS)
     symbols = _SYMBOLS if Action.SET_SYMBOL_LIST in options.actions else {}
     return options.actions.value, options.steps.value, replies.negotiate(options, symbols)
+
+
+def _as_not_held(event: Scanned) -> Scanned:
+    """What becomes of a message that was to be held, where the mail server cannot do that."""
+    outcome = Outcome.TAGGED if event.outcome == Outcome.QUARANTINED else event.outcome
+    return event._replace(outcome=outcome, action="")
 
 
 def _as_unheard(event: Scanned) -> Scanned:

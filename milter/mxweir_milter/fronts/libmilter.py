@@ -46,7 +46,11 @@ _NO_REPLY = (
     | Milter.P_NR_HDR
     | Milter.P_NR_EOH
 )
-"""Steps that Postfix need not wait for us at: a session has nothing to say there."""
+"""Steps that Postfix need not wait for us at: a session has nothing to say there.
+
+At DATA and the body it may have, and whether the mail server can do without an answer
+there, libmilter does not tell: where it cannot, libmilter makes up one itself.
+"""
 
 _PROTOCOL = _NO_REPLY | Milter.P_NOUNKNOWN | Milter.P_SKIP | Milter.P_HDR_LEADSPC
 
@@ -115,7 +119,7 @@ class LibmilterFront:
         self._peers: set[_Peer] = set()
         self._thread = threading.Thread(target=self._main, name="libmilter", daemon=True)
         self._door = Door(listen)
-        self.ended = False
+        self.ended = self.failed = False
 
     # What the daemon calls
 
@@ -184,6 +188,8 @@ class LibmilterFront:
             Milter.main()
         except Exception as error:  # noqa: BLE001 -- whatever ends libmilter ends the daemon, with a line
             self._tell(Trouble("libmilter ended", str(error), "error"))
+            self.failed = True
+        # Without an error it was told to: it waits for SIGTERM itself (sigwait), and may get it before us.
         self.ended = True
 
     # libmilter's callbacks
@@ -305,7 +311,7 @@ class LibmilterFront:
             self._report(name, error)
         if peer is not None:
             with contextlib.suppress(Exception):
-                peer.session.fail()
+                peer.session.fail(name)
         return otherwise
 
     def _report(self, step: str, error: BaseException) -> None:

@@ -125,10 +125,7 @@ class MailServer:
     async def begin(self):
         """Everything up to the end of a message."""
         await self.negotiate()
-        self.send((b"C", b"mail.sender.example\0004\x12\x67203.0.113.9\0"), *ENVELOPE)
-        assert await self.hear() == (b"c", b"")
-        self.send(*CONTENT)
-        assert await self.hear() == (b"c", b"")
+        self.send((b"C", b"mail.sender.example\0004\x12\x67203.0.113.9\0"), *ENVELOPE, *CONTENT)
 
     async def end(self):
         self.send((b"E", b""))
@@ -161,7 +158,6 @@ async def test_several_messages_of_a_session_are_answered_one_by_one(tmp_path):
         for _ in range(3):
             assert (await mta.end())[-1] == (b"a", b"")
             mta.send(*ENVELOPE)
-            assert await mta.hear() == (b"c", b"")
         assert len(server.told(Scanned)) == 3
 
 
@@ -264,7 +260,6 @@ async def test_after_an_abort_the_session_goes_on(tmp_path):
         await server.until(lambda: server.told(Scanned))
         scans.result = score(1.0)
         mta.send(*ENVELOPE)
-        assert await mta.hear() == (b"c", b"")
         assert (await mta.end())[-1] == (b"a", b"")
 
 
@@ -282,7 +277,6 @@ async def test_a_quit_ends_the_connection_and_one_for_another_client_does_not(tm
     async with serving(tmp_path, Scans(score(1.0))) as server, MailServer(server) as mta:
         await mta.begin()
         mta.send((b"K", b""), (b"C", b"other\0U"), *ENVELOPE)
-        assert await mta.hear() == (b"c", b"")
         await mta.end()
         assert server.scans.asked[0].client.name == "other"
         mta.send((b"Q", b""))
@@ -348,6 +342,7 @@ async def test_closing_the_idle_sessions_leaves_those_with_a_message_in_hand(tmp
         await idle.negotiate()
         async with MailServer(server) as busy:
             await busy.begin()
+            await server.until(lambda: server.front.in_hand() == 1)
             server.front.close_idle()
             assert await idle.is_over()
             assert (await busy.end())[-1] == (b"a", b"")
@@ -381,8 +376,7 @@ async def test_ten_thousand_scans_that_were_cancelled_leave_no_task_and_no_memor
         for _ in range(100):
             for _ in range(100):
                 mta.send((b"M", b"<a@b>\0"), (b"B", b"x"), (b"E", b""), (b"A", b""))
-            for _ in range(100):
-                assert (await mta.hear())[0] == b"c"
+            await mta._writer.drain()
         await server.until(lambda: scans.running == 0)
         await server.until(lambda: len(server.told(Scanned)) == 10_000)
         assert len(asyncio.all_tasks()) <= before + 1

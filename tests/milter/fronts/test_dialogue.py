@@ -19,6 +19,8 @@ from mxweir_milter.verdict import Failed, Reason, Thresholds
 TREATMENT = Treatment(thresholds=Thresholds(5.0, 8.0, 12.0))
 POLICY = Policy(8.0, 1000, Treatments(TREATMENT), None, frozenset({"authenticated"}), (), True)
 POSTFIX = codec.Negotiate(6, 0x1FF, 0x1FFFFF)
+WAITING = codec.Negotiate(6, 0x1FF, 0x1FFFFF & ~(Step.NO_REPLY_DATA | Step.NO_REPLY_BODY))
+"""A mail server that waits at DATA and at each piece of the body."""
 OLD = codec.Negotiate(2, 0x3F, 0x7F)
 
 
@@ -86,7 +88,8 @@ def treated(**changes):
 
 
 def test_steps_where_we_have_nothing_to_say_cost_postfix_no_wait():
-    assert letters(Mail().until_data()) == [b"", b"", b"", b"", b"", b"c"]
+    assert letters(Mail().until_data()) == [b"", b"", b"", b"", b"", b""]
+    assert Mail().take(codec.Body(b"x" * 2000)) == [b""]
 
 
 def test_an_old_mail_server_that_cannot_do_without_replies_gets_them():
@@ -100,7 +103,7 @@ def test_only_what_is_offered_and_used_is_agreed_on_and_with_it_the_macros_that_
     assert (version, actions) == (6, 0x1 | 0x10 | 0x20 | 0x100)
     assert steps & Step.SKIP
     assert steps & Step.HEADER_LEADING_SPACE
-    assert not steps & Step.NO_REPLY_DATA
+    assert steps & Step.NO_REPLY_DATA
     assert b"\0\0\0\2i {auth_authen}" in data
     assert (
         packets(Mail(offered=OLD).agreed)[0][1] == bytes(3) + b"\2" + bytes(3) + b"\x31" + bytes(3) + b"\x40"
@@ -181,6 +184,8 @@ def test_probable_spam_is_held_after_all_changes():
 def test_what_was_not_agreed_on_is_not_asked_for():
     mail = Mail(score(9.0), offered=codec.Negotiate(6, 0x10, 0))
     assert mail.send(headers=[(b"X-Spam-Flag", b"NO")]) == [(b"m", b"\0\0\0\1x-spam-flag\0\0"), (b"a", b"")]
+    (event,) = mail.events(Scanned)
+    assert (event.outcome, event.action) == ("tagged", "")
 
 
 def test_unscanned_mail_is_deferred_where_the_policy_says_so():
@@ -188,21 +193,30 @@ def test_unscanned_mail_is_deferred_where_the_policy_says_so():
     assert (letter, data[:9]) == (b"y", b"451 4.7.1")
 
 
-def test_mail_of_our_users_is_let_go_before_its_content_is_sent():
-    mail = Mail(auth_authen="bob")
+def test_mail_of_our_users_is_let_go_before_its_content_is_sent_where_the_mail_server_waits_for_that():
+    mail = Mail(auth_authen="bob", offered=WAITING)
     assert letters(mail.until_data())[-1] == b"a"
     assert [outcome for outcome, _ in mail.scans()] == ["skipped"]
 
 
-def test_one_users_name_is_not_taken_for_the_next_senders():
+def test_mail_of_our_users_is_accepted_as_it_is_and_not_kept_meanwhile_where_it_does_not():
     mail = Mail(auth_authen="bob")
+    mail.until_data()
+    mail.take(codec.Header(b"Subject", b" hello"), codec.Body(b"hello"))
+    assert (mail.room.used, mail.scans()) == (0, [])
+    assert mail.send() == [(b"a", b"")]
+    assert [(outcome, mail.scanned) for outcome, _ in mail.scans()] == [("skipped", [])]
+
+
+def test_one_users_name_is_not_taken_for_the_next_senders():
+    mail = Mail(auth_authen="bob", offered=WAITING)
     mail.until_data()
     mail.macros = {}
     assert letters(mail.take(codec.Mail(b"<c@sender.example>", []), codec.Data()))[-1] == b"c"
 
 
 def test_the_rest_of_a_large_message_is_not_asked_for():
-    mail = Mail()
+    mail = Mail(offered=WAITING)
     mail.until_data()
     assert letters(mail.take(codec.Body(b"x" * 1000), codec.Body(b"x"))) == [b"c", b"s"]
 
