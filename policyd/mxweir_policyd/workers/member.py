@@ -50,13 +50,15 @@ class Member:
         self._process = process
         self._ears = ears
         self._handing = handing
-        self._handed: deque[tuple[bytes, socket.socket]] = deque()
+        self._untaken: deque[tuple[bytes, socket.socket]] = deque()
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count()
         self.serving = False
         """Whether it serves the connections that it is handed."""
         self.open = 0
         """Connections that it was handed, and has not closed."""
+        self.handed = 0
+        """Connections that it was handed in all."""
         self.silent = 0
         """How often the parent's clock has ticked since it last said something."""
         self.figures: Figures = ()
@@ -110,14 +112,15 @@ class Member:
             socket.send_fds(self._handing, [kind], [connection.fileno()])
         except OSError:
             return False
-        self._handed.append((kind, connection))
+        self._untaken.append((kind, connection))
         self.open += 1
+        self.handed += 1
         return True
 
     def untaken(self) -> Iterator[tuple[bytes, socket.socket]]:
         """The connections that it was handed, and died before it took them."""
-        while self._handed:
-            yield self._handed.popleft()
+        while self._untaken:
+            yield self._untaken.popleft()
 
     def release(self) -> None:
         """Have it drain and end: there will be no more connections."""
@@ -175,7 +178,7 @@ class Member:
 
     def _takes(self, report: Taken) -> None:
         for _ in range(report.connections):
-            self._handed.popleft()[1].close()
+            self._untaken.popleft()[1].close()
 
     def _closes(self, report: Closed) -> None:
         self.open -= report.connections

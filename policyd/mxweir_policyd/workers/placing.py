@@ -1,4 +1,4 @@
-"""Which worker gets a connection: the one that has fewest."""
+"""Which worker gets a connection: the one that has fewest, and of those the one that had fewest so far."""
 
 import socket
 from collections.abc import Callable, Iterable
@@ -41,5 +41,5 @@ class Placing:
 
     def _hand(self, kind: bytes, connection: socket.socket) -> bool:
         serving = [member for member in self._members() if member.serving]
-        serving.sort(key=lambda member: (member.silent > _SLOW, member.open))
+        serving.sort(key=lambda member: (member.silent > _SLOW, member.open, member.handed))
         return any(member.hand(kind, connection) for member in serving)

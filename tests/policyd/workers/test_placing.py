@@ -23,6 +23,7 @@ class Paper:
     open: int = 0
     serving: bool = True
     silent: int = 0
+    handed: int = 0
     full: bool = False
     taken: list[socket.socket] = field(default_factory=list)
 
@@ -31,6 +32,7 @@ class Paper:
             return False
         self.taken.append(connection)
         self.open += 1
+        self.handed += 1
         return True
 
 
@@ -55,6 +57,17 @@ def test_however_they_begin_connections_go_where_fewest_are(begin: list[int], co
     grown = [worker.open for worker in workers if worker.taken]
     assert sum(worker.open for worker in workers) == sum(begin) + count
     assert max(grown) - min(worker.open for worker in workers) <= 1
+
+
+def test_connections_that_are_closed_at_once_are_dealt_out_as_well(connection: socket.socket) -> None:
+    """As of a client that makes one for each question."""
+    workers = [Paper(), Paper(), Paper()]
+    made, _ = placing(*workers)
+    for _ in range(9):
+        made.place(POLICY, connection)
+        for worker in workers:
+            worker.open = 0
+    assert [len(worker.taken) for worker in workers] == [3, 3, 3]
 
 
 def test_a_worker_that_says_nothing_gets_none_while_another_speaks(connection: socket.socket) -> None:

@@ -1,0 +1,56 @@
+"""Worker processes beside PostgreSQL: one follower keeps the replica, and each worker asks it."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+
+from mxweir_ops.lab.asking import USUAL, PolicyClient
+from mxweir_ops.lab.host import PATIENCE, Host, add, prepare, remove
+from mxweir_ops.lab.place import temporary_directory
+from mxweir_ops.lab.process import wait_until
+from mxweir_ops.lab.redis import Redis
+
+
+@pytest.fixture
+def host(database: str) -> Iterator[Host]:
+    prepare(database, "one.example")
+    with temporary_directory() as place, Redis(place) as redis, temporary_directory() as directory:
+        made = Host(
+            directory,
+            database,
+            domains=f'max_shrink = "100%"\n[redis]\nurl = "{redis.unix_url}"\ntimeout = "2s"\n',
+        )
+        lines = made.config_file.read_text()
+        made.config_file.write_text(lines.replace("[policyd]\n", '[policyd]\nworkers = 2\ndeadline = "5s"\n'))
+        with made:
+            yield made
+
+
+def answer(client: PolicyClient, domain: str) -> str:
+    return client.ask(**USUAL | {"recipient": f"x@{domain}", "policy_context": "relay"}).split()[0]
+
+
+def becomes(client: PolicyClient, domain: str, expected: str) -> bool:
+    return wait_until(lambda: answer(client, domain) == expected, PATIENCE)
+
+
+def test_one_follower_serves_all_workers_and_each_confirms_what_is_new(host: Host, database: str) -> None:
+    assert host.follows()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(PolicyClient(host.addresses.policy)) for _ in range(2)]
+        for domain, expected in (("one.example", "DUNNO"), ("foreign.example", "550")):
+            assert all(becomes(client, domain, expected) for client in clients)
+        asked = 'mxweir_relay_confirmations_total{outcome="unknown"}'
+        before = host.metric(asked)
+        for client in clients:
+            assert answer(client, "new.example") == "550"
+        assert host.metric(asked) - before == 2.0
+        add(database, "new.example")
+        assert all(becomes(client, "new.example", "DUNNO") for client in clients)
+        remove(database, "one.example")
+        assert all(becomes(client, "one.example", "550") for client in clients)
+    assert wait_until(partial(host.is_at, "following"), PATIENCE)
+    assert len(host._followers()) == 1
+    assert len(host.workers) == 2
