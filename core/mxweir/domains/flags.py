@@ -11,6 +11,7 @@ for it would find it there again.
 """
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import lmdb
@@ -36,6 +37,7 @@ class Flags:
 
     def __init__(self) -> None:
         self._seen = -1
+        self._written: tuple[int, int] | None = None
         self._there = False
         self._wide = self._chunks = 0
         self._known: list[memoryview | None] = []
@@ -56,9 +58,15 @@ class Flags:
             return find(domain, lambda key: self._stored(read, key)).state
         return State.NOT_OURS if self._chunks else State.OFF
 
-    def forget(self) -> None:
-        """Look for everything again; call it every second or so, in case a file was written over this one."""
-        self._seen = -1
+    def tick(self, path: Path) -> None:
+        """Call it every second or so with the table's path.
+
+        A file may be written over the open one, as by cp, that says to be at the same transaction:
+        whenever the file has another time, everything is looked for again.
+        """
+        former, self._written = self._written, _written(path)
+        if self._written != former:
+            self._seen = -1
 
     def _get(self, read: "lmdb.Transaction[memoryview]", key: bytes) -> int:
         number = number_of(key)
@@ -79,6 +87,14 @@ class Flags:
         self._chunks, self._wide = (0, 0) if told is None else head.unpack(told)
         self._known = [None] * CHUNKS
         self._seen = read.id()
+
+
+def _written(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def count(read: "lmdb.Transaction[Any]") -> int:

@@ -138,7 +138,7 @@ class TableReader:
 
     def tick(self) -> None:
         """Look whether another file has come, or a lookup failed; call it every second or so."""
-        self._flags.forget()
+        self._flags.tick(self.path)
         if self._inode != _inode(self.path) or (self.there and self.failed):
             # Not read through: a process that takes care of it has just made it, and we have no time.
             self.close()

@@ -83,6 +83,10 @@ class Index:
         """Give the replica back; the table of this host is somebody else's."""
         self._postgres.close()
 
+    def followed(self) -> int:
+        """Domains in the replica."""
+        return self._postgres.count()
+
     def count(self) -> int:
         """Domains in the replica and of this host; one that is in both counts twice."""
-        return self._here.count() + self._postgres.count()
+        return self._here.count() + self.followed()

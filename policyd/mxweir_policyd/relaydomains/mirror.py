@@ -33,6 +33,7 @@ from mxweir_policyd.relaydomains.flagging import Flagging
 from mxweir_policyd.relaydomains.progress import Point, Progress
 from mxweir_policyd.relaydomains.tablefile import (
     DamagedError,
+    Overwritten,
     ReplicaError,
     free_places,
     open_table,
@@ -77,6 +78,7 @@ class Mirror:
             self.put_aside = put_aside(self.path)
             self._environment = open_table(self.path, DATABASES)
         self._inode = self.path.stat().st_ino
+        self._overwritten = Overwritten()
         with self._writing() as write:
             self._records, self._meta, self._losses, self._journal, self._flags = (
                 self._environment.open_db(name, write) for name in (RECORDS, META, _LOSSES, JOURNAL, FLAGS)
@@ -95,6 +97,9 @@ class Mirror:
         free_places(self._environment)
         try:
             if self.path.stat().st_ino == self._inode:
+                if self._overwritten.look(self._environment):
+                    kept = put_aside(self.path)
+                    raise ReplicaError(f"{self.path}: was overwritten; kept as {kept}, and filled anew")
                 return
         except FileNotFoundError:
             pass

@@ -79,7 +79,8 @@ class PostgresDomains:
     def describe(self) -> str:
         """In which state the replica is, for people."""
         index, filled = self.index, self.index.progress.filled
-        words = [f"replica {self.state}", f"{index.count()} domains" if filled else "not whole yet"]
+        words = [f"replica {self.state}", f"{index.followed()} domains" if filled else "not whole yet"]
+        words += [f"{given} given on this host"] if (given := index.count() - index.followed()) else []
         words += [f"last current {self.age():.0f} s ago"] if index.progress.seen else []
         words += ["frozen"] if index.frozen else []
         words += [f"{index.progress.held} losses held"] if index.progress.held else []

@@ -21,6 +21,7 @@ from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record, said, unsaid
 from mxweir_policyd.relaydomains.flagging import Flagging
 from mxweir_policyd.relaydomains.tablefile import (
     DamagedError,
+    Overwritten,
     ReplicaError,
     free_places,
     open_table,
@@ -64,6 +65,7 @@ class Replica:
         self._mend = mend
         self._environment = self._open()
         self._flags = Flags()
+        self._overwritten = Overwritten()
         self._inode = self.path.stat().st_ino
         self.origin: Identity = None
         """Of a successor, what was there when it was made."""
@@ -101,7 +103,7 @@ class Replica:
     def tick(self) -> None:
         """Forget what is remembered; call it every second or so, so that a removed domain is soon refused."""
         self.ours.clear()
-        self._flags.forget()
+        self._flags.tick(self.path)
         self.unsure = self._marker.exists()
         free_places(self._environment)
 
@@ -117,9 +119,12 @@ class Replica:
                 pass
 
     def displaced(self) -> bool:
-        """Whether the file was removed, or another one is in its place, where others look and write."""
+        """Whether the file was removed, or another one is in its place, where others look and write.
+
+        Call it every second or so: that another one was written over it shows in two calls.
+        """
         there = _identity(self.path)
-        return there is None or there[0] != self._inode
+        return there is None or there[0] != self._inode or self._overwritten.look(self._environment)
 
     def successor(self) -> "Replica":
         """What was put in the place of this table; or a copy of this one, where it was just removed.

@@ -51,6 +51,24 @@ def free_places(environment: lmdb.Environment) -> None:
         environment.reader_check()
 
 
+class Overwritten:
+    """Whether another file was written over the open one, as by cp: the lock file has another transaction.
+
+    During a commit it has the former one, and keeps it where the writer was killed just then: that is none.
+    """
+
+    def __init__(self) -> None:
+        self._seen: tuple[int, int] | None = None
+
+    def look(self, environment: lmdb.Environment) -> bool:
+        """Call it every second or so."""
+        former, self._seen = self._seen, None
+        with contextlib.suppress(lmdb.Error), environment.begin() as read:
+            told = read.id(), int(environment.info()["last_txnid"])
+            self._seen = told if told[1] - told[0] not in (0, 1) else None
+        return self._seen is not None and self._seen == former
+
+
 def put_aside(path: Path) -> Path:
     """Keep a damaged table under another name, for whoever wants to see. Raises ReplicaError."""
     try:

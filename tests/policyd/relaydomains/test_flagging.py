@@ -1,5 +1,6 @@
 """The flags beside the records say what the records say, whoever changed these, and however that ended."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,6 +151,23 @@ def test_a_change_by_another_process_is_in_force_at_the_next_lookup(tmp_path: Pa
             assert replica.ask(name) is not State.OURS
             subprocess.run([sys.executable, "-P", "-c", add, str(tmp_path), name], check=True)
             assert replica.ask(name) is State.OURS
+
+
+def test_a_file_written_over_this_one_is_asked_from_the_next_tick_though_it_counts_its_changes_alike(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "other").mkdir()
+    with closing(Replica(tmp_path / "other")) as other:
+        other.replace(FROM_FILE, {f"o{n}.example": Record(f"o{n}.example") for n in range(3000)}, 1.0)
+    with closing(Replica(tmp_path)) as replica:
+        replica.replace(FROM_FILE, {f"d{n}.example": Record(f"d{n}.example") for n in range(200)}, 1.0)
+        assert all(replica.ask(f"d{n}.example") is State.OURS for n in range(200))
+        replica.tick()
+        shutil.copyfile(other.path, replica.path)
+        replica.tick()
+        assert not any(replica.displaced() for _ in range(3))
+        assert all(replica.ask(f"o{n}.example") is State.OURS for n in range(3000))
+        assert replica.ask("d1.example") is State.NOT_OURS
 
 
 def test_a_table_of_former_times_answers_and_is_completed(tmp_path: Path) -> None:

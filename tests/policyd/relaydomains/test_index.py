@@ -56,7 +56,7 @@ def test_what_is_given_on_this_host_is_ours_too(tables: Tables) -> None:
     tables.here.add([Record("here.example")], FROM_COMMAND)
     found = [tables.index.find(name).state for name in ("a.example.org", "here.example", "other.example")]
     assert found == [State.OURS, State.OURS, State.UNCONFIRMED]
-    assert tables.index.count() == 2
+    assert (tables.index.count(), tables.index.followed()) == (2, 1)
 
 
 def test_a_domain_that_is_switched_off_is_to_be_confirmed_whatever_is_said_here(tables: Tables) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -326,6 +327,22 @@ def test_a_damaged_one_is_put_aside_by_its_follower_and_begun_anew(tmp_path: Pat
     assert mirror.put_aside == tmp_path / "postgres.broken"
     assert mirror.progress() == Progress()
     mirror.close()
+
+
+def test_one_that_was_overwritten_is_put_aside_and_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "backup").mkdir()
+    with closing(Mirror(tmp_path / "backup")) as backup:
+        filled(backup, 50)
+    with closing(Mirror(tmp_path)) as mirror:
+        mirror.check_place()
+        shutil.copyfile(backup.path, mirror.path)
+        mirror.check_place()
+        with pytest.raises(
+            ReplicaError, match=r"was overwritten; kept as .*postgres.broken, and filled anew"
+        ):
+            mirror.check_place()
+    with closing(Mirror(tmp_path)) as anew:
+        assert anew.progress() == Progress()
 
 
 def test_a_damaged_one_is_left_to_the_follower_by_everybody_else(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -461,6 +462,23 @@ def test_another_table_in_its_place_is_taken_and_written_by_everybody_from_then_
         assert not replica.displaced()
         with another_process("replica.add([Record('new.example')], FROM_COMMAND)", tmp_path) as command:
             assert command.wait(30) == 0
+        asked = ("old0.example", "old8.example", "new.example", "now.example")
+        assert [replica.state(name) for name in asked] == [State.OURS] * 3 + [State.NOT_OURS]
+
+
+def test_a_table_that_was_written_over_this_one_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "backup").mkdir()
+    with closed(Replica(tmp_path / "backup")) as backup:
+        for number in range(9):
+            backup.add(records(f"old{number}.example").values(), FROM_COMMAND)
+    with closed(Replica(tmp_path)) as replica:
+        replica.add(records("now.example").values(), FROM_COMMAND)
+        assert [replica.displaced() for _ in range(3)] == [False] * 3
+        shutil.copyfile(backup.path, replica.path)
+        assert [replica.displaced() for _ in range(2)] == [False, True]
+        assert replica.succeed(replica.successor())
+        assert [replica.displaced() for _ in range(2)] == [False, False]
+        replica.add(records("new.example").values(), FROM_COMMAND)
         asked = ("old0.example", "old8.example", "new.example", "now.example")
         assert [replica.state(name) for name in asked] == [State.OURS] * 3 + [State.NOT_OURS]
 
