@@ -3,6 +3,7 @@
 A milter costs Postfix a conversation for each message. What is compared: no
 milter; a milter on pymilter that only accepts, which is the least that one in
 Python has cost so far, and a still leaner one, which is told of the body alone;
+one on mxweir's own event loop that looks at nothing, the floor below mxweir;
 mxweir with either front, over a unix socket and over TCP; spamass-milter. Those
 with a scanner have the same one, which answers at once, so that the figures are
 the milters' own. A run in which it was not asked about each message is no run.
@@ -28,6 +29,7 @@ MAILS = {"4 KiB": Mail(1000), "100 KiB": Mail(300, size=100 * 1024)}
 NONE, ACCEPT, OURS, SPAMASS = "none", "pymilter, only accepts", "mxweir", "spamass-milter"
 ACCEPT_TCP, OURS_TCP, LIBMILTER = f"{ACCEPT}, TCP", f"{OURS}, TCP", f"{OURS}, libmilter"
 BODY = "pymilter, body alone"
+FLOOR = "asyncio, looks at nothing"
 
 WANTED = {
     (OURS, ACCEPT): 1.0,
@@ -56,6 +58,7 @@ def part(tools: Tools, directory: Path, rounds: int) -> Part:
             stack.enter_context(milters.accept(name, home, unix=name != ACCEPT_TCP, body_alone=name == BODY))
             for name in (BODY, ACCEPT, ACCEPT_TCP)
         ]
+        accepting.append(stack.enter_context(milters.floor(FLOOR, home)))
         setups = [stack.enter_context(setup(NONE, home))]
         setups += [stack.enter_context(setup(each.name, home, each)) for each in accepting]
         setups += [stack.enter_context(setup(each.name, home, each, engine)) for each in scanning]

@@ -12,10 +12,10 @@ from typing import cast
 
 from mxweir.serving import new_event_loop
 
-_AGREED = (0x31, 0x10F5C0)
+_AGREED = (0x31, 0x19F5C0)
 """What mxweir agrees on: its actions; the steps left out or without an answer, and skipping."""
 
-_NEGOTIATE, _QUIT, _SILENT = ord("O"), ord("Q"), frozenset(b"DCHMRLANK")
+_NEGOTIATE, _QUIT, _SILENT = ord("O"), ord("Q"), frozenset(b"DCHMRTLNBAK")
 _ANSWERS = {ord("E"): b"\0\0\0\1a"}
 
 

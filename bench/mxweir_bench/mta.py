@@ -4,7 +4,8 @@
         answer = await session.send(Letter(size=4096))
 
 It speaks version 6 of the milter protocol with all that Postfix 3.7 offers
-(milter8.c): steps without an answer, skipping the rest of a body, macros.
+(milter8.c), for hundreds of sessions on one event loop; `mxweir_ops.lab.mta`
+knows the protocol, and is for one session that waits.
 """
 
 import asyncio
@@ -16,13 +17,10 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from mxweir.endpoint import Endpoint, Unix
+from mxweir_ops.lab.mta import ACTIONS, CHUNK, LEFT_OUT, NO_REPLY, STEPS, packet
 
-_STEPS, _SKIP = 0x1FFFFF, 0x400
-_NO_REPLY = {b"C": 0x1000, b"H": 0x2000, b"M": 0x4000, b"R": 0x8000, b"L": 0x80, b"B": 0x80000}
-_LEFT_OUT = {b"C": 0x1, b"H": 0x2, b"M": 0x4, b"R": 0x8, b"B": 0x10, b"L": 0x20, b"N": 0x40, b"T": 0x200}
-_NO_REPLY |= {b"N": 0x40000, b"T": 0x10000}
+_SKIP = 0x400
 _CHANGES = frozenset(b"h i m e + 2 - b q p".split())
-_PIECE = 65535
 _TEXT = b"The quick brown fox jumps over the lazy dog, and back again to where it came.\r\n" * 1000
 
 
@@ -67,14 +65,14 @@ class Session:
             streams = await asyncio.open_connection(endpoint.host, endpoint.port)
         session = cls(*streams)
         try:
-            await session._greet(_STEPS if skips else _STEPS & ~_SKIP)
+            await session._greet(STEPS if skips else STEPS & ~_SKIP)
         except BaseException:
             session.close()
             raise
         return session
 
     async def _greet(self, steps: int) -> None:
-        self._send(b"O", struct.pack("!III", 6, 0x1FF, steps))
+        self._send(b"O", struct.pack("!III", 6, ACTIONS, steps))
         _, agreed = await self._packet()
         (self._steps,) = struct.unpack_from("!I", agreed, 8)
         self._macros(b"C", j="mx.lab.example", daemon_name="smtpd", v="Postfix 3.7.11")
@@ -137,10 +135,10 @@ class Session:
 
     async def _step(self, letter: bytes, data: bytes) -> bytes:
         """Send a command unless it is not wanted; the reply's letter, if there is one."""
-        if self._steps & _LEFT_OUT[letter]:
+        if self._steps & LEFT_OUT[letter]:
             return b""
         self._send(letter, data)
-        if self._steps & _NO_REPLY[letter]:
+        if self._steps & NO_REPLY[letter]:
             await self._writer.drain()
             return b""
         return (await self._packet())[0]
@@ -150,15 +148,15 @@ class Session:
         self._send(b"D", command + "".join(f"{name}\0{value}\0" for name, value in names.items()).encode())
 
     def _send(self, letter: bytes, data: bytes = b"") -> None:
-        self._writer.write(struct.pack("!I", 1 + len(data)) + letter + data)
+        self._writer.write(packet(letter, data))
 
     async def _packet(self) -> tuple[bytes, bytes]:
         try:
             (length,) = struct.unpack("!I", await self._reader.readexactly(4))
-            packet = await self._reader.readexactly(length)
+            answer = await self._reader.readexactly(length)
         except asyncio.IncompleteReadError:
             raise Closed from None
-        return packet[:1], packet[1:]
+        return answer[:1], answer[1:]
 
 
 def _header(letter: Letter) -> Iterator[bytes]:
@@ -182,6 +180,6 @@ def _header(letter: Letter) -> Iterator[bytes]:
 def _body(size: int) -> Iterator[bytes]:
     """Pieces of at most 65,535 bytes, as Postfix's."""
     while size > 0:
-        piece = _TEXT[: min(size, _PIECE)]
+        piece = _TEXT[: min(size, CHUNK)]
         size -= len(piece)
         yield piece if size else piece[:-2] + b"\r\n"

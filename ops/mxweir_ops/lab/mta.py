@@ -20,15 +20,24 @@ STEPS = 0x1FFFFF
 CHUNK = 65535
 """Bytes of the body in a packet, as Postfix sends it."""
 
-_NO_REPLY = {b"C": 0x1000, b"H": 0x2000, b"M": 0x4000, b"R": 0x8000, b"T": 0x10000}
-_NO_REPLY |= {b"L": 0x80, b"N": 0x40000, b"B": 0x80000, b"U": 0x20000}
-_LEFT_OUT = {b"C": 0x1, b"H": 0x2, b"M": 0x4, b"R": 0x8, b"B": 0x10, b"L": 0x20, b"N": 0x40}
-_LEFT_OUT |= {b"U": 0x100, b"T": 0x200}
+NO_REPLY = {b"C": 0x1000, b"H": 0x2000, b"M": 0x4000, b"R": 0x8000, b"T": 0x10000}
+NO_REPLY |= {b"L": 0x80, b"N": 0x40000, b"B": 0x80000, b"U": 0x20000}
+"""By command, the bit that says that it has no answer (SMFIP_NR_*)."""
+
+LEFT_OUT = {b"C": 0x1, b"H": 0x2, b"M": 0x4, b"R": 0x8, b"B": 0x10, b"L": 0x20, b"N": 0x40}
+LEFT_OUT |= {b"U": 0x100, b"T": 0x200}
+"""By command, the bit that says that it is not sent (SMFIP_NO*)."""
+
 _SILENT = frozenset((b"D", b"A", b"Q", b"K"))
 _LAST = frozenset((b"c", b"a", b"r", b"t", b"d", b"s", b"y", b"4", b"O"))
 """What ends the answer to a command; changes and signs of progress come before it."""
 
 Packet = tuple[bytes, bytes]
+
+
+def packet(letter: bytes, data: bytes = b"") -> bytes:
+    """A command as it is sent."""
+    return (1 + len(data)).to_bytes(4) + letter + data
 
 
 class Mta:
@@ -55,15 +64,15 @@ class Mta:
     def say(self, letter: bytes, data: bytes = b"") -> list[Packet]:
         """Send a command and read the answer, where there is one."""
         self.send(letter, data)
-        if letter in _SILENT or self._steps & _NO_REPLY.get(letter, 0):
+        if letter in _SILENT or self._steps & NO_REPLY.get(letter, 0):
             return []
-        if self._steps & _LEFT_OUT.get(letter, 0):
+        if self._steps & LEFT_OUT.get(letter, 0):
             raise ValueError(f"it was agreed that {letter!r} is left out")
         return self.answer()
 
     def send(self, letter: bytes, data: bytes = b"") -> None:
         """Send a command."""
-        self._socket.sendall((1 + len(data)).to_bytes(4) + letter + data)
+        self._socket.sendall(packet(letter, data))
 
     def answer(self) -> list[Packet]:
         """Read packets up to the one that ends an answer."""
@@ -104,7 +113,7 @@ class Mta:
             return answer
         for name, value in headers:
             self.say(b"L", name + b"\0" + value + b"\0")
-        if not self._steps & _LEFT_OUT[b"N"]:
+        if not self._steps & LEFT_OUT[b"N"]:
             self.say(b"N")
         for start in range(0, len(body), CHUNK):
             if self.say(b"B", body[start : start + CHUNK])[-1:] == [(b"s", b"")]:
