@@ -175,6 +175,7 @@ class Shapes:
 
     def __init__(self, limits: Limits, prefix: str) -> None:
         self.prefix = prefix.encode()
+        self._seen = self.prefix + b":seen:"
         self._limits = limits
         self._usual = {limit: self.counter(limit, limit.paces.usual) for limit in limits.limits}
         self._shapes: dict[tuple[tuple[Counter, ...], bool], Shape] = {}
@@ -229,8 +230,8 @@ class Shapes:
 
     def repeat(self, instance: bytes, state: bytes, recipient: str) -> bytes:
         """The Redis key by which a repeated question is known; `instance` is not empty."""
-        told = blake2b(b"%b\n%b\n%b" % (instance, state, encoded(recipient)), digest_size=16)
-        return b"%b:seen:%b" % (self.prefix, told.digest())
+        told = b"%b\n%b\n%b" % (instance, state, encoded(recipient))
+        return self._seen + blake2b(told, digest_size=16).digest()
 
 
 def encoded(text: str) -> bytes:
