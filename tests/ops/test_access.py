@@ -230,6 +230,36 @@ def test_what_the_daemon_was_told_survives_its_being_killed(stopped: Host, run: 
     assert [row["value"] for row in listed(run, stopped)] == ["a.example", "bulk.example"]
 
 
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_the_first_entry_of_all_is_in_force_and_the_last_leaves_none(
+    stopped: Host, run: Run, reloaded: bool
+) -> None:
+    """Without any, nobody looks: the express lane is another one."""
+    whole = stopped.config.read_text()
+    bare = whole[: whole.index("[[access]]")] + whole[whole.index("[log]") :]
+    stopped.config.write_text(bare)
+    stopped.daemon.start()
+    with PolicyClient(stopped.addresses.policy) as client:
+        assert client.ask(sender="x@a.example", instance="1") == "DUNNO"
+        run(stopped, "block", "sender_org", "a.example")
+        assert client.ask(sender="x@a.example", instance="2").startswith("554")
+        run(stopped, "block", "sender_org", "b.example")
+        run(stopped, "unblock", "sender_org", "b.example")
+        if reloaded:
+            stopped.daemon.reload()
+            assert stopped.daemon.wait_for(event="configuration reloaded")
+        assert client.ask(sender="x@a.example", instance="3").startswith("554")
+        run(stopped, "unblock", "sender_org", "a.example")
+        assert client.ask(sender="x@a.example", instance="4") == "DUNNO"
+
+
+def test_an_entry_that_has_expired_is_dropped_and_that_is_told(stopped: Host, run: Run) -> None:
+    stopped.daemon.start()
+    run(stopped, "block", "sender_org", "a.example", "--expires", "3s")
+    assert stopped.daemon.wait_for(20.0, event="access entries expired")["count"] == 1
+    assert stopped.ask(sender="x@a.example") == "DUNNO"
+
+
 def test_a_reload_keeps_what_operators_said(stopped: Host, run: Run) -> None:
     stopped.daemon.start()
     run(stopped, "block", "sender_org", "a.example")
