@@ -66,11 +66,8 @@ local function say(question, limit, used, wait)
   reply[n + 3], reply[n + 4] = math.ceil(used - ROUNDING), math.min(math.ceil(wait), LONGEST)
 end
 
--- What is to be written, by limit and key: events in use; parts of a window.
-local rates, windows = {}, {}
-for i = 1, count do
-  rates[i], windows[i] = {}, {}
-end
+-- What is to be written, by key: events in use, parts of a window; and by which limit's pace.
+local rates, windows, limit_of = {}, {}, {}
 
 -- Which part of a window a time (µs) is in. Times are whole, and widths may be rounded: half a µs keeps what is
 -- exactly at the begin of a part in it.
@@ -79,7 +76,7 @@ local function part_of(at, each)
 end
 
 local function in_use(i, key, stored)
-  local used = rates[i][key]
+  local used = rates[key]
   if used then return used end
   if not stored or #stored ~= 16 then return 0 end
   local at
@@ -87,7 +84,7 @@ local function in_use(i, key, stored)
   used = used - (now - at) * firsts[i]
   if used <= 0 then return 0 end
   if used > seconds[i] then
-    if used > seconds[i] + ROUNDING then rates[i][key] = seconds[i] end
+    if used > seconds[i] + ROUNDING then rates[key], limit_of[key] = seconds[i], i end
     return seconds[i]
   end
   return used
@@ -102,10 +99,10 @@ end
 -- Parts as {part, count, part, count, ..., total = , changed = }, cut to the width of now. What has left the
 -- window is forgotten for good: a clock that is set back does not bring it back.
 local function parts_of(i, key, stored)
-  local parts = windows[i][key]
+  local parts = windows[key]
   if parts then return parts end
   parts = {total = 0}
-  windows[i][key] = parts
+  windows[key], limit_of[key] = parts, i
   local each = seconds[i] / PARTS
   local current, n = part_of(now, each), 0
   local old = stored and cmsgpack.unpack(stored) or {}
@@ -142,7 +139,7 @@ local function ask_window(i, key, stored, cost)
 end
 
 local function charge_window(i, key, cost)
-  local parts = windows[i][key]
+  local parts = windows[key]
   local current, n = part_of(now, seconds[i] / PARTS), #parts
   if parts[n - 1] ~= current then
     parts[n + 1], parts[n + 2] = current, 0
@@ -200,7 +197,7 @@ local function charge(question, i, key, stored)
   if kinds[i] == DISTINCT then return charge_distinct(i, key, argument_of(question, i)) end
   local cost = tonumber(argument_of(question, i) or 1)
   if kinds[i] == WINDOW then return charge_window(i, key, cost) end
-  rates[i][key] = in_use(i, key, stored) + cost
+  rates[key], limit_of[key] = in_use(i, key, stored) + cost, i
 end
 
 -- All limits are asked before any is charged.
@@ -225,7 +222,7 @@ end
 local after = {}
 local function decide_rates(question, base)
   for i = 1, count do
-    local used = rates[i][KEYS[base + i]]
+    local used = rates[KEYS[base + i]]
     if not used then
       local stored = values[base + i]
       used = 0
@@ -239,26 +236,26 @@ local function decide_rates(question, base)
     after[i] = used + 1
   end
   for i = 1, count do
-    rates[i][KEYS[base + i]] = after[i]
+    local key = KEYS[base + i]
+    rates[key], limit_of[key] = after[i], i
   end
   return true
 end
 
 local function write()
-  for i = 1, count do
-    for key, used in pairs(rates[i]) do
-      call('SET', key, pack('<dd', used, now), 'PXAT', expiry(now + used / firsts[i]))
-    end
-    for key, parts in pairs(windows[i]) do
-      if parts.changed and #parts == 0 then
-        call('DEL', key)
-      elseif parts.changed then
-        local each, flat = seconds[i] / PARTS, {seconds[i] / PARTS, parts[1]}
-        for k = 1, #parts, 2 do
-          flat[k + 2], flat[k + 3] = parts[k] - parts[1], parts[k + 1]
-        end
-        call('SET', key, cmsgpack.pack(flat), 'PXAT', expiry((parts[#parts - 1] + PARTS + 1) * each))
+  for key, used in pairs(rates) do
+    call('SET', key, pack('<dd', used, now), 'PXAT', expiry(now + used / firsts[limit_of[key]]))
+  end
+  for key, parts in pairs(windows) do
+    if parts.changed and #parts == 0 then
+      call('DEL', key)
+    elseif parts.changed then
+      local each = seconds[limit_of[key]] / PARTS
+      local flat = {each, parts[1]}
+      for k = 1, #parts, 2 do
+        flat[k + 2], flat[k + 3] = parts[k] - parts[1], parts[k + 1]
       end
+      call('SET', key, cmsgpack.pack(flat), 'PXAT', expiry((parts[#parts - 1] + PARTS + 1) * each))
     end
   end
 end
@@ -305,7 +302,7 @@ if mode == GIVE_BACK then
     end
   elseif values[1] then
     local left = in_use(1, key, values[1]) - tonumber(argument or 1)
-    rates[1][key] = left > ROUNDING and left or nil
+    rates[key], limit_of[key] = left > ROUNDING and left or nil, 1
     if left <= ROUNDING then call('DEL', key) end
   end
   write()

@@ -138,3 +138,15 @@ def test_a_message_of_a_thousand_recipients_may_take_part_in_many_limits(
         ("pair0", "a@x.example, r0@one.example", "2/2"),
     ]
     assert {getattr(event, "by", event) for event in limits.told.events} == {"redis"}
+
+
+def test_messages_of_one_row_that_have_their_keys_in_another_order_count_for_each_other(
+    counted: Callable[..., Counted],
+) -> None:
+    text = '[[limit]]\nname = "{0}"\nkey = "reply_to"\nunit = "message"\nrate = "3/hour"\nwindow = {1}\n'
+    addresses = ["b@x.example", "c@y.example"]
+    for window in ("false", "true"):
+        limits = counted(*loads(text.format(f"w-{window}", window)).limit).at(0)
+        row = [message([], addresses[:: (-1) ** n], ["r@one.example"]) for n in range(4)]
+        refusals = [outcome.refusal for outcome in limits.anew(*row)]
+        assert [refusal and refusal.figure for refusal in refusals] == [None, None, None, "3/3"]
