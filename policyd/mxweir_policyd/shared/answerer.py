@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import cast
 
 from mxweir.domains.match import Match
+from mxweir.events import Counted
 from mxweir.facts import Facts
 from mxweir.ratelimit.limits import Outcome
 from mxweir_policyd.answerer import Answerer
@@ -27,6 +28,8 @@ class SharedAnswerer(Answerer):
         """The replies to requests that came in together."""
         pipeline = self.pipeline
         if not pipeline.shared.available:
+            if limited := sum(request[-1] != b"relay" for request in requests):
+                self.observe(Counted("process", limited))
             return super().answer(requests)
         started, now = perf_counter(), self.clock()
         replies: list[bytes | Owed] = []
@@ -49,6 +52,8 @@ class SharedAnswerer(Answerer):
         self, facts: Facts, now: float, started: float, confirmed: Match | None = None
     ) -> bytes | Owed:
         """Decide, tell and answer; the limits come last, and are asked in Redis."""
+        if not self.pipeline.shared.available:
+            return super().conclude(facts, now, started, confirmed)
         decision = self.pipeline.screen(facts, now, confirmed)
         if decision is None:
             ask: Callable[[Callable[[Sequence[Outcome]], None]], None]

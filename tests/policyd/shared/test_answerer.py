@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mxweir.config import loads
 from mxweir.domains.match import Match, State
-from mxweir.events import PASS, Decided, Passed
+from mxweir.events import PASS, Counted, Decided, Passed
 from mxweir.ratelimit.shared import Shared
 from mxweir.redis.errors import RedisError
 from mxweir.redis.servers import Servers
@@ -215,8 +215,11 @@ def test_when_redis_is_silent_this_process_counts_and_nothing_is_counted_twice()
 def test_while_redis_cannot_be_asked_nobody_waits_for_it():
     stand = Stand(limit("sender", '"sender"', "3/minute"))
     stand.redis.available = False
-    assert stand.answerer.answer([REQUEST, REQUEST]) == [PASSED, PASSED]
+    asked = [REQUEST._replace(instance=b"%d" % i) for i in range(4)]
+    replies = settled(stand.answerer.answer([*asked, REQUEST._replace(policy_context=b"relay")]))
+    assert [reply == PASSED for reply in replies] == [True, True, True, False, True]
     assert not stand.redis.waiting
+    assert [event for event in stand.recorder.events if isinstance(event, Counted)] == [Counted("process", 4)]
 
 
 def test_a_key_that_redis_refused_is_refused_without_asking_again_until_it_could_pass():
