@@ -121,8 +121,7 @@ def _in_file(path: Path, record: Record) -> Done | None:
         now = system_clock()()
         book = Book()
         held = _read(path)
-        for each in held.records:
-            book.take(each, now)
+        book.load(*held, now)
         before = book.get(record.field)
         if not record.action and (before is None or not before.action):
             return None

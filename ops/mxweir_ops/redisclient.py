@@ -60,7 +60,7 @@ class Client:
 
 
 def with_redis(settings: Redis, work: Callable[[Client], Awaitable[T]]) -> T:
-    """What `work` makes of Redis's answers; raises RedisAwayError, and SettingError where it cannot be tried."""
+    """What `work` makes of Redis's answers; raises RedisAwayError, or SettingError."""
 
     async def run() -> T:
         told: list[Event] = []

@@ -221,6 +221,24 @@ def test_entries_made_while_no_daemon_runs_are_in_force_when_it_starts(stopped: 
     assert stopped.ask(sender="x@b.example") == "DUNNO"
 
 
+def test_an_explanation_shows_the_command_behind_a_refusal_also_where_no_daemon_runs(
+    stopped: Host, run: Run
+) -> None:
+    run(stopped, "block", "sender_org", "a.example", "--reason", "no more")
+
+    def explained() -> list[str]:
+        _, out, _ = run(
+            stopped, "explain", "--sender", "x@a.example", "--recipient", "b@example.org", "--json"
+        )
+        step = json.loads(out)["trail"][0]
+        return [step["outcome"], step["rule"], step["key"], step["note"]]
+
+    said = ["block", "block sender_org", "a.example", "no more"]
+    assert explained() == said
+    stopped.daemon.start()
+    assert explained() == said
+
+
 def test_what_the_daemon_was_told_survives_its_being_killed(stopped: Host, run: Run) -> None:
     stopped.daemon.start()
     run(stopped, "block", "sender_org", "a.example", "--reason", "no more")

@@ -3,8 +3,11 @@
 import argparse
 import json
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from mxweir.access import Index
 from mxweir.address import NULL_SENDER
 from mxweir.clock import system_clock
 from mxweir.config import Config, load
@@ -12,6 +15,8 @@ from mxweir.ratelimit import snapshot
 from mxweir_ops.options import add_config, add_json
 from mxweir_ops.owner import become_owner
 from mxweir_policyd import control
+from mxweir_policyd.accesslist import kept
+from mxweir_policyd.accesslist.book import Book
 from mxweir_policyd.domains import reading
 from mxweir_policyd.protocol import MAX_REQUEST, ProtocolError
 from mxweir_policyd.relaydomains.replica import Replica
@@ -87,7 +92,9 @@ def _explain(config: Config, attributes: dict[str, str]) -> tuple[dict[str, Any]
     clock = system_clock()
     replica = Replica(config.state_dir)
     try:
-        pipeline = build_pipeline(config, reading(config, replica))
+        pipeline = build_pipeline(
+            config, reading(config, replica), commands=_commands(config.state_dir, clock())
+        )
         try:
             snapshot.read(snapshot_path(config.state_dir), pipeline.limits, clock())
             source = "no daemon runs; the counters are those it saved last"
@@ -97,6 +104,14 @@ def _explain(config: Config, attributes: dict[str, str]) -> tuple[dict[str, Any]
         return control.explain(pipeline, facts, clock()), source
     finally:
         replica.close()
+
+
+def _commands(state_dir: Path, now: float) -> Index:
+    """The access entries that operators made by command, as the last daemon knew them."""
+    book = Book()
+    with suppress(kept.DamagedError, OSError):
+        book.load(*kept.read(kept.list_path(state_dir)), now)
+    return book.index
 
 
 def _text(found: dict[str, Any], source: str) -> str:

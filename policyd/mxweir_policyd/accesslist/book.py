@@ -48,6 +48,12 @@ class Book:
         self.version = max(self.version, record.version)
         return True
 
+    def load(self, history: str, version: int, records: Iterable[Record], now: float) -> None:
+        """Begin with what was known of a history up to a version."""
+        for record in records:
+            self.take(record, now)
+        self.history, self.version = history, version
+
     def retain(self, fields: Iterable[str]) -> None:
         """Forget all but these."""
         for field in self._records.keys() - set(fields):

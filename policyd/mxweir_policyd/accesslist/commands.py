@@ -200,6 +200,4 @@ def load(path: Path, book: Book, now: float, observe: Observer) -> None:
         with contextlib.suppress(OSError):  # another worker was quicker
             path.rename(aside)
         return
-    for record in held.records:
-        book.take(record, now)
-    book.history, book.version = held.history, held.version
+    book.load(*held, now)
