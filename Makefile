@@ -37,7 +37,7 @@ demo: ## show it: a private Postfix and spamd, a handful of real messages, and w
 	@exec $(BIN)/mxweir demo $(ARGS)
 
 test: setup servers ## run all tests, those with real servers too
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 # Where they may not be installed, the tests that need them are skipped and say so; under CI
 # (CI=true) nothing may be skipped, so that a green run is a whole one.

@@ -1,10 +1,23 @@
-"""What holds for every test: under CI nothing is skipped, so that a green run is a whole one."""
+"""What holds for every test: under CI nothing is skipped, so that a green run is a whole one.
+
+Two processes run the tests side by side (`make test`): most of their time they wait for servers.
+"""
 
 import os
 from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
+
+from mxweir_ops.lab.place import SHARE
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of the processes ports of its own."""
+    if worker := getattr(config, "workerinput", None):
+        number = worker["workerid"].removeprefix("gw")
+        os.environ[SHARE] = f"{number}/{worker['workercount']}"
+
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

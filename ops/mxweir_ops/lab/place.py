@@ -1,13 +1,17 @@
 """Where a private server may live, and how to reach it: a short path, a free port, a connection."""
 
+import os
 import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mxweir.endpoint import Endpoint, Inet, Unix
+
+SHARE = "MXWEIR_LAB_SHARE"
+"""The environment variable by which runs side by side share out the ports."""
 
 _LONGEST_BASE = 30
 """Bytes of a base directory that leave room for "/mxweir-12345678/spool/private/…" in a unix
@@ -59,9 +63,16 @@ def free_port() -> int:
     """A TCP port on 127.0.0.1 that was free a moment ago.
 
     Another process may take it before the server does; the server then says
-    so in its log, which is part of the error that its starter raises.
+    so in its log, which is part of the error that its starter raises. Runs that
+    go on side by side do not take it from each other: MXWEIR_LAB_SHARE says of how
+    many runs this is which, as `0/2`, and each keeps to ports of its own.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    which, _, of = os.environ.get(SHARE, "0/1").partition("/")
+    with ExitStack() as held:
+        # Those of others stay taken until ours is found, or they would be handed out again.
+        while True:
+            probe = held.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            if port // 2 % int(of) == int(which):
+                return port
