@@ -99,6 +99,7 @@ class Limit:
         self.observe = rule.mode == "observe"
         self.by_byte = rule.unit == "byte"
         self.value: Callable[[Any], str] | None = _reader((rule.distinct,)) if rule.distinct else None
+        self._plain = self.value is None and not self.by_byte
         self.key = _reader(rule.key)
         own = {_folded(rule.key, text, folder): rate for text, rate in rule.overrides.items()}
         self._own = own
@@ -132,7 +133,12 @@ class Limit:
     def turns(self, facts: Any) -> Sequence[Turn]:
         """What the limit is asked about a question; nothing where the question lacks its key."""
         key = self.key(facts)
-        return ((key, *self.what(facts)),) if key else ()
+        if not key:
+            return ()
+        if self._plain:
+            return ((key, "", 1.0),)
+        value, cost = self.what(facts)
+        return ((key, value, cost),)
 
     def ask(self, key: str, value: str, cost: float, now: float) -> Answer[Any]:
         """Is there room? Counts nothing.
@@ -242,19 +248,20 @@ class Limits:
     def _decide(limits: Iterable[Limit], facts: AnyFacts, now: float) -> Outcome:
         charges: list[tuple[Table, str, Any]] = []
         observed: tuple[Observed, ...] = ()
-        turns = ((limit, turn) for limit in limits for turn in limit.turns(facts))
-        for limit, (key, value, cost) in turns:
-            used, wait, mark = limit.ask(key, value, cost, now)
-            if wait <= 0.0:
-                charges.append((limit.table, key, mark))
-            elif limit.observe:
-                limit.table.keep(key)
-                observed += (Observed(limit.name, show_key(key), limit.figure(key, used)),)
-            else:
-                for table, asked, _ in (*charges, (limit.table, key, None)):
-                    table.keep(asked)
-                refusal = Refusal(limit, show_key(key), limit.figure(key, used), wait, limit.rate(key))
-                return Outcome(refusal, observed)
+        for limit in limits:
+            for key, value, cost in limit.turns(facts):
+                # Where there is no share to look at, a call less.
+                used, wait, mark = (limit.table if limit.share >= 1.0 else limit).ask(key, value, cost, now)
+                if wait <= 0.0:
+                    charges.append((limit.table, key, mark))
+                elif limit.observe:
+                    limit.table.keep(key)
+                    observed += (Observed(limit.name, show_key(key), limit.figure(key, used)),)
+                else:
+                    for table, asked, _ in (*charges, (limit.table, key, None)):
+                        table.keep(asked)
+                    refusal = Refusal(limit, show_key(key), limit.figure(key, used), wait, limit.rate(key))
+                    return Outcome(refusal, observed)
         for table, key, mark in charges:
             table.put(key, mark)
         return Outcome(None, observed) if observed else NO_OBJECTION
