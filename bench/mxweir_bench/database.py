@@ -8,6 +8,7 @@ included. Half of the names that are asked for are there. Times are of whole
 questions, from the client's side, over a unix socket.
 """
 
+import json
 import random
 import statistics
 import subprocess
@@ -25,13 +26,15 @@ import psycopg
 
 from mxweir.config.sections import Postgres
 from mxweir.domains.match import digest
-from mxweir_bench.report import Part, Target, table
+from mxweir.domains.reader import POSTGRES
+from mxweir_bench.report import Part, Target, at_most, table
 from mxweir_ops.lab.postgresql import PostgreSQL
 from mxweir_policyd.relaydomains.queries import LAST, queries
 from mxweir_policyd.relaydomains.sources.postgres import Source, connect
 
 SIZES = (10_000, 1_000_000, 10_000_000)
 _WANTED = 500.0
+_FILLED, _FILL_MEMORY = 120.0, 200.0
 _BY_HASH = 2_000
 _BY_SCAN = 7
 _DISK = Path("/var/tmp")
@@ -49,6 +52,8 @@ class Row:
     imported: float
     import_memory: float
     filled: float
+    fill_memory: float
+    replica: float
     compared: float
     disk: float
 
@@ -75,7 +80,9 @@ def part(sizes: Sequence[int] = SIZES) -> Part:
             "ratio",
             "import",
             "its memory",
-            "read",
+            "fill",
+            "its memory",
+            "replica",
             "compare",
             "disk",
         ),
@@ -86,13 +93,15 @@ def part(sizes: Sequence[int] = SIZES) -> Part:
 ## PostgreSQL
 
 A question by the indexed hash beside one by an unindexed varchar(4096) (medians of {_BY_HASH} and
-{_BY_SCAN}); `mxweir domains import` of a file; reading the whole table as a first fill does; the
+{_BY_SCAN}); `mxweir domains import` of a file; a host's first fill, and its replica on the disk; the
 checksums of a full comparison; the table with its indexes on the disk.
 
 {shown}"""
     what = f"a question at {last.domains:,} domains, unindexed : by hash"
-    target = Target(what, f"at least {_WANTED:.0f}", f"{last.ratio:.0f}", last.ratio >= _WANTED)
-    return Part([asdict(row) | {"ratio": row.ratio} for row in rows], text, [target])
+    targets = [Target(what, f"at least {_WANTED:.0f}", f"{last.ratio:.0f}", last.ratio >= _WANTED)]
+    targets.append(at_most(f"a first fill of {last.domains:,} domains", last.filled, _FILLED, "s"))
+    targets.append(at_most(f"its memory, {last.domains:,} domains", last.fill_memory, _FILL_MEMORY, "MiB"))
+    return Part([asdict(row) | {"ratio": row.ratio} for row in rows], text, targets)
 
 
 def measure(dsn: str, config: Path, file: Path, size: int) -> Row:
@@ -111,13 +120,25 @@ def measure(dsn: str, config: Path, file: Path, size: int) -> Row:
         scan = "SELECT domain FROM legacy WHERE domain = %s"
         by_scan = _times(lambda asked: plain.execute(scan, [asked]), _BY_SCAN, size)
         ((disk,),) = plain.execute("SELECT pg_total_relation_size('mxweir.domains')").fetchall()
+    filled, fill_memory, replica = _fill(config)
     source = Source(settings)
-    filled = _seconds(lambda: sum(len(batch) for batch in source.fill()))
     compared = _seconds(lambda: _compare(source))
     source.close()
     p99 = statistics.quantiles(by_hash, n=100)[98]
     median = statistics.median
-    return Row(size, median(by_hash), p99, median(by_scan), imported, memory, filled, compared, disk / 2**20)
+    return Row(
+        domains=size,
+        by_hash=median(by_hash),
+        by_hash_p99=p99,
+        by_scan=median(by_scan),
+        imported=imported,
+        import_memory=memory,
+        filled=filled,
+        fill_memory=fill_memory,
+        replica=replica,
+        compared=compared,
+        disk=disk / 2**20,
+    )
 
 
 def name(number: int) -> str:
@@ -158,6 +179,15 @@ def _import(config: Path, file: Path) -> tuple[float, float]:
     return time.perf_counter() - begun, int(done.stdout.split()[-1]) / 1024
 
 
+def _fill(config: Path) -> tuple[float, float, float]:
+    """Seconds; MiB of the process at its largest, and of a replica that did not exist before."""
+    (config.parent / POSTGRES).unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "mxweir_bench.filling", str(config)]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    seconds, memory, replica = json.loads(done.stdout)
+    return seconds, memory, replica
+
+
 def _mxweir(config: Path, *words: str) -> None:
     argv = [sys.executable, "-m", "mxweir_ops", "domains", *words, "--config", str(config)]
     subprocess.run(argv, check=True, capture_output=True)
@@ -182,6 +212,8 @@ def _shown(row: Row) -> tuple[str, ...]:
         f"{row.imported:.1f} s",
         f"{row.import_memory:.0f} MiB",
         f"{row.filled:.1f} s",
+        f"{row.fill_memory:.0f} MiB",
+        f"{row.replica:.0f} MiB",
         f"{row.compared:.1f} s",
         f"{row.disk:.0f} MiB",
     )
