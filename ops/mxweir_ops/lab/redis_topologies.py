@@ -1,6 +1,6 @@
 """Several private Redis: a master that sentinels watch, and a Cluster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mxweir.endpoint import Inet
@@ -20,7 +20,8 @@ class Replica(Redis):
     """A Redis that follows another, read-only, from its start on."""
 
     def __init__(self, directory: Path, master: Redis, name: str = "replica"):
-        super().__init__(directory, {"replicaof": f"{master.inet.host} {master.inet.port}"}, name)
+        follow = {"replicaof": f"{master.inet.host} {master.inet.port}"}
+        super().__init__(directory, follow, name, valkey=master.valkey)
 
     def follows(self) -> bool:
         """Whether it has what its master has."""
@@ -35,7 +36,7 @@ class Sentinel(Redis):
 
     def __init__(self, directory: Path, master: Redis, quorum: int, name: str):
         self._monitor = f"{MASTER} {master.inet.host} {master.inet.port} {quorum}"
-        super().__init__(directory, name=name)
+        super().__init__(directory, name=name, valkey=master.valkey)
 
     def knows(self, replicas: int, sentinels: int) -> bool:
         """Whether it has found that many replicas, and that many others of its kind."""
@@ -68,8 +69,8 @@ class Sentinel(Redis):
 class Watched(Server):
     """A master, a replica of it, and three sentinels that watch both."""
 
-    def __init__(self, directory: Path, settings: Mapping[str, str] | None = None):
-        self.master = Redis(directory, settings, "master")
+    def __init__(self, directory: Path, settings: Mapping[str, str] | None = None, *, valkey: bool = False):
+        self.master = Redis(directory, settings, "master", valkey=valkey)
         self.replica = Replica(directory, self.master)
         self.replica.settings.update(settings or {})
         self.sentinels = [Sentinel(directory, self.master, 2, f"sentinel{n}") for n in range(3)]
@@ -100,11 +101,16 @@ class Cluster(Server):
     """
 
     def __init__(
-        self, directory: Path, replica: bool = False, more: Sequence[Mapping[str, str]] = ({}, {}, {}, {})
+        self,
+        directory: Path,
+        replica: bool = False,
+        more: Sequence[Mapping[str, str]] = ({}, {}, {}, {}),
+        *,
+        valkey: bool = False,
     ):
         self._ports = [free_port() for _ in range(4 if replica else 3)]
         lines = [self._lines(port) | dict(each) for port, each in zip(self._ports, more, strict=False)]
-        self.nodes = [Redis(directory, settings, f"node{n}") for n, settings in enumerate(lines)]
+        self.nodes = [Redis(directory, each, f"node{n}", valkey=valkey) for n, each in enumerate(lines)]
         self.masters = self.nodes[:3]
 
     @property
@@ -139,6 +145,22 @@ class Cluster(Server):
     def owner(self, slot: int) -> Redis:
         """The node that has a slot from the start."""
         return self.masters[min(slot // _THIRD, 2)]
+
+    def move(self, slot: int, target: Redis, while_moving: Callable[[], None] = lambda: None) -> None:
+        """Move a slot with its keys from its first owner, as `redis-cli --cluster reshard` does.
+
+        `while_moving` is called before its keys are moved, and after.
+        """
+        source = self.owner(slot)
+        ids = {node: self.identity(number) for number, node in enumerate(self.nodes)}
+        target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        while_moving()
+        while keys := source.cli("CLUSTER", "GETKEYSINSLOT", slot, 10):
+            source.cli("MIGRATE", target.inet.host, target.inet.port, "", 0, 5000, "KEYS", *keys)
+        while_moving()
+        for node in (target, source, *self.masters):
+            node.cli("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
 
     @staticmethod
     def _lines(port: int) -> dict[str, str]:

@@ -29,20 +29,6 @@ def cluster() -> Iterator[Cluster]:
         yield servers
 
 
-def move(cluster, slot, target, *, while_moving=lambda: None):
-    """Move a slot with its keys to another node, as `redis-cli --cluster reshard` does."""
-    source = cluster.owner(slot)
-    ids = {node: cluster.identity(number) for number, node in enumerate(cluster.nodes)}
-    target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
-    source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
-    while_moving()
-    while keys := source.cli("CLUSTER", "GETKEYSINSLOT", slot, 10):
-        source.cli("MIGRATE", target.inet.host, target.inet.port, "", 0, 5000, "KEYS", *keys)
-    while_moving()
-    for node in (target, source, *cluster.masters):
-        node.cli("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
-
-
 async def test_each_key_is_asked_for_where_its_slot_is(shared, connected):
     asker = await connected(shared.url)
     assert asker.servers.clustered
@@ -66,7 +52,7 @@ async def test_slots_that_move_under_load_are_followed_and_no_call_fails(shared,
     target = next(node for node in shared.masters if node is not shared.owner(slot_of(key)))
     async with asker.load(*keys, within=10.0) as load:
         await load.well(time.monotonic())
-        await asyncio.to_thread(move, shared, slot_of(key), target, while_moving=lambda: time.sleep(0.3))
+        await asyncio.to_thread(shared.move, slot_of(key), target, lambda: time.sleep(0.3))
         await load.well(time.monotonic())
     assert load.failed == set()
     assert int(target.cli("GET", key)) > 0
@@ -94,7 +80,7 @@ async def test_a_call_with_two_keys_waits_until_both_have_moved(shared, connecte
         asker.servers.eval(both, ["{tag}a", "{tag}b"], [], answers.append, 20.0)
 
     loop = asyncio.get_running_loop()
-    await asyncio.to_thread(move, shared, slot, target, while_moving=while_moving)
+    await asyncio.to_thread(shared.move, slot, target, while_moving)
     await asker.until(lambda: bool(answers))
     assert answers == [[2, 2]]
 
