@@ -37,6 +37,10 @@ class Gcra:
     def charge(self, now: Fraction, value: str, cost: int) -> None:
         self.tat = max(self.tat, now * self.rate) + cost
 
+    def empty(self) -> Fraction:
+        """When it has nothing to say any more."""
+        return self.tat / self.rate
+
 
 class Window:
     def __init__(self, amount: int, period: Fraction) -> None:
@@ -60,6 +64,9 @@ class Window:
     def charge(self, now: Fraction, value: str, cost: int) -> None:
         self.charges.append((math.floor(now / self.width), cost))
 
+    def empty(self) -> Fraction:
+        return max((at + SLICES + 1 for at, _ in self.charges), default=0) * self.width
+
 
 class Distinct:
     def __init__(self, amount: int, period: Fraction) -> None:
@@ -73,6 +80,9 @@ class Distinct:
 
     def charge(self, now: Fraction, value: str, _: int) -> None:
         self.seen[value] = now
+
+    def empty(self) -> Fraction:
+        return max(self.seen.values(), default=Fraction(0)) + self.period
 
 
 def unclear(excess: Fraction) -> None:
@@ -228,4 +238,15 @@ def test_a_process_redis_and_exact_fractions_say_the_same(counted, rules, arriva
         (outcome,) = workers[number % 2].at(now).anew(facts)
         holds(outcome, said, observed)
         assert {getattr(event, "by", event) for event in workers[number % 2].told.events} <= {"redis"}
+    lives_as_long_as_it_counts(workers[0], reference, ERA + Fraction(now, 1_000_000))
     assert workers[0].servers.keys_without_expiry() == []
+
+
+def lives_as_long_as_it_counts(worker: Counted, reference: Reference, now: Fraction) -> None:
+    by_name = {limit.name: limit for limit in worker.limits.limits}
+    for (name, key), counter in reference.counters.items():
+        if counter.empty() > now:
+            asked = worker.shared.shapes.counter_of(by_name[name], key)
+            assert asked is not None
+            expires = worker.servers.send("PEXPIRETIME", asked.name(key))
+            assert expires >= counter.empty() * 1000 - 1
