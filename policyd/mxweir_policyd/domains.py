@@ -260,7 +260,7 @@ def show_pending(metrics: Metrics, replica: Replica) -> None:
     """Show for how long what the table lacks may be ours all the same."""
     metrics.gauge(
         "mxweir_relay_domains_pending",
-        "1 from a start until the domains file was loaded, or could not be.",
+        "1 from a start, and while the domains file is read, until it was loaded or could not be.",
         [],
         lambda: [((), float(replica.pending))],
     )
