@@ -11,8 +11,8 @@ from typing import NamedTuple
 from mxweir.redis.script import Script
 from mxweir_policyd.accesslist.record import KEPT_WITHDRAWN, MOST, Record, parse
 
-PAGE = 500
-"""Records that are read, or given back, in one call: about a millisecond of Redis's time."""
+PAGE = 200
+"""Records that are read, or given back, in one call: one to three milliseconds of Redis's time."""
 
 
 def _script(name: str) -> Script:
