@@ -17,10 +17,18 @@ def server() -> Iterator[Redis]:
         yield redis
 
 
-@pytest.fixture(scope="module", params=["together", "apart"])
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[Redis]:
+    """A Valkey likewise."""
+    with temporary_directory() as directory, Redis(directory, valkey=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["together", "apart", "valkey"])
 def servers(server: Redis, request: pytest.FixtureRequest) -> Iterator[Direct]:
-    """It, asked as one server and as a Cluster is."""
-    direct = Direct(server, clustered=request.param == "apart")
+    """It, asked as one server and as a Cluster is; and Valkey, as one server."""
+    redis = request.getfixturevalue("valkey") if request.param == "valkey" else server
+    direct = Direct(redis, clustered=request.param == "apart")
     yield direct
     direct.close()
 
