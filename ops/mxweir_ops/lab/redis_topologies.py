@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from mxweir.endpoint import Inet
 from mxweir_ops.lab.place import free_port
 from mxweir_ops.lab.process import LabError, Server, wait_until
-from mxweir_ops.lab.redis import Redis
+from mxweir_ops.lab.redis import PASSWORD, Redis
 
 MASTER = "lab"
 """What the sentinels call the master."""
@@ -117,6 +118,11 @@ class Cluster(Server):
     def url(self) -> str:
         """As `redis.url` takes it."""
         return f"redis+cluster://{','.join(f'{n.inet.host}:{n.inet.port}' for n in self.masters)}"
+
+    @property
+    def guarded_url(self) -> str:
+        """The same for the user `mxweir`, with its password."""
+        return self.url.replace("//", f"//mxweir:{quote(PASSWORD)}@")
 
     def start(self) -> None:
         """Start all and wait until they agree that all is well."""

@@ -1,6 +1,7 @@
 """The users that are shipped in conf/redis may do what mxweir needs, and nothing else."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from mxweir_ops.lab.redis import USERS, Session
 from mxweir_ops.lab.redis_topologies import Watched
 
 TOP = Path(__file__).parents[3]
-ROOTS = ("core/mxweir", "policyd/mxweir_policyd", "milter/mxweir_milter", "ops/mxweir_ops/commands")
+PLACES = ("core/mxweir/redis", "core/mxweir/ratelimit", "policyd/mxweir_policyd", "milter/mxweir_milter")
 
 LOGIN = "mxweir:lab%20password@"
 
@@ -20,10 +21,16 @@ def allowed(file: str) -> set[str]:
     return set(re.findall(r"\+([a-z|-]+)", (USERS / file).read_text())) - {"switch-master"}
 
 
+@cache
+def sources() -> str:
+    """All texts of ours that Redis is asked by."""
+    places = [path for root in PLACES for path in (TOP / root).rglob("*") if path.suffix in (".py", ".lua")]
+    return "".join(path.read_text() for path in places)
+
+
 def called_by_scripts() -> set[str]:
     """Every command in every script that we have."""
-    texts = [path.read_text() for root in ROOTS for path in (TOP / root).rglob("*.lua")]
-    return {name.lower() for text in texts for name in re.findall(r"\bcall\('([A-Z]+)'", text)}
+    return {name.lower() for name in re.findall(r"\bcall\('([A-Z]+)'", sources())}
 
 
 def test_every_command_of_the_scripts_is_allowed():
@@ -32,9 +39,7 @@ def test_every_command_of_the_scripts_is_allowed():
 
 
 def test_nothing_is_allowed_that_nothing_uses():
-    places = ("core/mxweir/redis", "core/mxweir/ratelimit", "policyd/mxweir_policyd/accesslist")
-    sources = "".join(path.read_text() for place in places for path in (TOP / place).rglob("*.py"))
-    words = {word.lower() for word in re.findall(r"[\"']([A-Z-]+)[\"']", sources)}
+    words = {word.lower() for word in re.findall(r"[\"']([A-Z-]+)[\"']", sources())}
     for name in allowed("users.acl") | allowed("sentinel.acl"):
         assert name in called_by_scripts() or set(name.split("|")) <= words, name
 

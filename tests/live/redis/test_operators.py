@@ -316,7 +316,7 @@ def test_those_who_ask_most_are_told_from_what_all_processes_have_seen(hosts: Ho
 
 def test_in_a_cluster_the_commands_work_and_hosts_hear_of_them(run: Run) -> None:
     with temporary_directory() as directory, Cluster(directory) as cluster:
-        host = Host(directory / "one", cluster.url)
+        host = Host(directory / "one", cluster.guarded_url)
         assert run(host, "block", "sender_org", "before.example")[0] == 0
         with host.daemon:
             assert soon(host, lambda it: it.refuses("x@before.example"))
