@@ -42,20 +42,23 @@ KINDS = (
 
 
 def bytes_per_key(redis: Redis, kind: Kind, keys: int = _KEYS) -> float:
-    """What the keys of this kind take, each; senders have some 25 characters."""
+    """What the keys of this kind take, each, with what the tables of all keys take for them."""
+    fill(redis, kind, 1)
+    before = int(redis.info("memory")["used_memory"])
+    fill(redis, kind, keys)
+    return (int(redis.info("memory")["used_memory"]) - before) / keys
+
+
+def fill(redis: Redis, kind: Kind, keys: int) -> None:
+    """Make so many keys of this kind, and no others; senders have 27 characters."""
     servers = Direct(redis)
     servers.send("FLUSHALL")
     limits = Counted(servers, loads(f'[[limit]]\nname = "sender"\nkey = "sender"\n{kind.rule}\n').limit)
-    # What the script itself takes is none of the keys'.
-    limits.at(0).decide(question())
-    before = int(redis.info("memory")["used_memory"])
     for time in range(kind.times):
         limits.at(time * kind.gap)
         for row in rows(keys, time, kind.instance):
             limits.decide(*row)
-    used = int(redis.info("memory")["used_memory"]) - before
     servers.close()
-    return used / keys
 
 
 def rows(senders: int, time: int = 0, instance: bool = False) -> Iterator[list[Facts]]:
@@ -75,7 +78,7 @@ def main(senders: int) -> None:
     """Print both."""
     with temporary_directory() as directory, Redis(directory) as redis:
         for kind in KINDS:
-            each = bytes_per_key(redis, kind, max(200, _KEYS // kind.times))
+            each = bytes_per_key(redis, kind, max(2000, _KEYS // kind.times))
             print(f"{kind.name:40} {each:8.0f} bytes")
         each = bytes_per_key(redis, KINDS[0], senders)
         print(f"{senders} senders, each once: {each * senders / 1e6:.0f} MB, {each:.0f} bytes each")

@@ -42,6 +42,9 @@ class Apart:
         self._timeout = timeout
         self._script = script
         self._offsets: dict[int, Offset] = {}
+        """By slot: each master has a clock of its own."""
+        self._any = Offset(clock)
+        """Of whichever answered, for slots that have not: masters have nearly the same time."""
 
     def ask(self, questions: Sequence[Question], then: Callable[[Sequence[Said] | RedisError], None]) -> None:
         """Ask about one question."""
@@ -57,7 +60,7 @@ class Apart:
     ) -> None:
         """Call the script about one limit; `until` is the time by our clock that the answer is waited for."""
         timeout = max(0.0, until - self._clock())
-        not_after = self.offset(question).not_after(timeout) if mode == APART else 0
+        not_after = self._not_after(question, timeout) if mode == APART else 0
         arguments = [*arguments_of(question.shape, question.arguments, not_after, mode), *more]
         self._servers.eval(self._script, question.names, arguments, then, timeout)
 
@@ -69,12 +72,17 @@ class Apart:
         """When the time of a question that begins now is over."""
         return self._clock() + self._timeout
 
-    def offset(self, question: Question) -> Offset:
-        """That of the master that has the key: each has a clock of its own."""
+    def learn(self, question: Question, now: int) -> None:
+        """The master that has the key has said what time it is (µs)."""
         slot = slot_of(question.names[0])
         if slot not in self._offsets:
             self._offsets[slot] = Offset(self._clock)
-        return self._offsets[slot]
+        self._offsets[slot].learn(now)
+        self._any.learn(now)
+
+    def _not_after(self, question: Question, timeout: float) -> int:
+        known = self._offsets.get(slot_of(question.names[0]), self._any)
+        return known.not_after(timeout)
 
 
 class _Walk:
@@ -118,7 +126,7 @@ class _Walk:
         asked = readable(read_apart, reply)
         limit = self._limits[self._at]
         if not isinstance(asked, RedisError):
-            self._apart.offset(limit).learn(asked.now)
+            self._apart.learn(limit, asked.now)
             if asked.late:
                 asked = RedisError("timeout", "it came too late to be done")
         if isinstance(asked, RedisError):
