@@ -12,7 +12,7 @@
     mail.py       CPU time a message through real Postfix (asking.py: one that asks by port)
     stages.py     where a request's time goes inside the process
 
-    rediscost.py  what questions cost Redis
+    rediscost.py  what questions cost Redis (rediscalls.py: asked without mxweir)
     shared.py     requests a second with limits in Redis
     peers.py      beside postfwd and policyd-rate-limit
     openloop.py   latency at a fixed arrival rate

@@ -136,7 +136,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> tuple[dict[str, An
         "peers": lambda: peers.part(built, directory, seconds, rounds),
         "open": lambda: openloop.part(built, directory, seconds, rounds),
         "flood": lambda: flood.part(built, directory),
-        "fleet": lambda: fleet.part(built, directory),
+        "fleet": lambda: fleet.part(built, directory, rounds),
         "trouble": lambda: trouble.part(built, directory, seconds, 1_000 if options.quick else 100_000),
         "workers": lambda: workers.part(built, directory, seconds, rounds, unix=unix),
     }
