@@ -51,6 +51,7 @@ class Commands:
         self.first_or_last: Callable[[], None] = lambda: None
         self._empty = True
         self._unsaved = False
+        self._saving = asyncio.Lock()
         self._follower: Follower | None = None
         if servers is not None and config.redis is not None:
             names = remote.Names(config.redis.prefix)
@@ -148,14 +149,15 @@ class Commands:
 
     async def _save(self) -> str:
         """Write the file; "" if that was done, or another process of this host does it, else why not."""
-        self._unsaved = False
-        try:
-            if self._writer.chosen():
-                await in_thread(partial(self._writer.write, self._held()))
-        except OSError as error:
-            self._unsaved = True
-            self._not_saved(error)
-            return f"{self._path}: {error.strerror}"
+        async with self._saving:  # else an older list could be written over a newer one
+            self._unsaved = False
+            try:
+                if self._writer.chosen():
+                    await in_thread(partial(self._writer.write, self._held()))
+            except OSError as error:
+                self._unsaved = True
+                self._not_saved(error)
+                return f"{self._path}: {error.strerror}"
         return ""
 
     def _held(self) -> kept.Kept:
