@@ -1,4 +1,4 @@
-"""What a fleet of hosts costs one Redis: CPU time by questions a call, memory by keys, connections, traffic.
+"""What a fleet of hosts costs one Redis: CPU time by questions a call, traffic, memory of connections.
 
 A hundred connections ask in turn, each with as many questions in a call as come
 together in one turn of a worker's loop: at fifty questions a second on each host that is
@@ -30,14 +30,6 @@ BATCHES = (1, 8, 32)
 """Questions in a call."""
 
 _QUESTIONS = 40_000
-_FILLING = 20_000
-
-_KINDS = {
-    "rate": 'rate = "1000/day"',
-    "window": 'rate = "1000/day"\nwindow = true',
-    "distinct, one value": 'rate = "1000/day"\ndistinct = "recipient"',
-}
-"""Of so slow a rate that no key expires meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +43,7 @@ class Cost:
 
 
 def part(tools: Tools, directory: Path, rounds: int) -> Part:
-    """Five limits in calls of different sizes; the memory of a key of each kind, and of a connection."""
+    """Five limits in calls of different sizes."""
     home = directory / "fleet"
     home.mkdir()
     with ExitStack() as stack:
@@ -66,7 +58,6 @@ def part(tools: Tools, directory: Path, rounds: int) -> Part:
             if turn:
                 runs[batch].append(cost)
         connection = int(redis.info("memory")["mem_clients_normal"]) / HOSTS
-        keys = _memory(home, load.requests(tools.policyload, _FILLING, _FILLING))
     text = f"""\
 ## A fleet of hosts on one Redis
 
@@ -77,11 +68,9 @@ asks again when all were answered. Medians of {rounds} rounds of {_QUESTIONS:,} 
 
 {HOSTS} hosts with {EACH} questions a second each: {_fleet(runs[1])}
 
-Memory: a connection has {connection / 1024:.0f} KiB, and a key, with its name (some 50 bytes) and expiry:
-
-{_memory_table(keys)}"""
+A connection takes {connection / 1024:.0f} KiB; what keys take, `mxweir_bench.redismemory` says."""
     costs = {batch: [asdict(cost) for cost in of] for batch, of in runs.items()}
-    return Part({"costs": costs, "bytes": keys}, text)
+    return Part(costs, text)
 
 
 def _ask(redis: Redis, connections: Sequence[socket.socket], asked: Sequence[Question], batch: int) -> Cost:
@@ -97,28 +86,6 @@ def _ask(redis: Redis, connections: Sequence[socket.socket], asked: Sequence[Que
 def _net(redis: Redis) -> tuple[int, int]:
     told = redis.info("stats")
     return int(told["total_net_input_bytes"]), int(told["total_net_output_bytes"])
-
-
-def _memory(home: Path, requests: Sequence[bytes]) -> dict[str, float]:
-    """Bytes of a key, by what it is of; in a Redis whose other connections do not shrink meanwhile."""
-    bytes_of: dict[str, float] = {}
-    with Redis(home, name="keys") as redis, connect(redis.unix) as connection:
-        redis.cli("SCRIPT", "LOAD", SCRIPT.source)
-        for kind, settings in {"": _KINDS["rate"], **_KINDS}.items():  # the first is there to warm up
-            limits = f'[[limit]]\nname = "sender"\nkey = "sender"\n{settings}\n'
-            place = home / f"keys-{len(bytes_of)}"
-            bytes_of[kind] = _filled(redis, connection, questions(place, requests, limits, known_again=False))
-        limits = f'[[limit]]\nname = "sender"\nkey = "sender"\n{_KINDS["rate"]}\n'
-        both = _filled(redis, connection, questions(home / "repeats", requests, limits))
-    del bytes_of[""]
-    return {**bytes_of, "question that is known again": 2 * both - bytes_of["rate"]}
-
-
-def _filled(redis: Redis, connection: socket.socket, asked: Sequence[Question]) -> float:
-    redis.cli("FLUSHALL", "SYNC")
-    before = int(redis.info("memory")["used_memory"])
-    exchange([connection], list(calls(asked, 32)))
-    return (int(redis.info("memory")["used_memory"]) - before) / int(redis.cli("DBSIZE"))
 
 
 def _cost_table(runs: Mapping[int, Sequence[Cost]]) -> str:
@@ -149,8 +116,3 @@ def _fleet(costs: Sequence[Cost]) -> str:
 
 def _median(costs: Sequence[Cost], figure: str) -> float:
     return spread([getattr(cost, figure) for cost in costs]).median
-
-
-def _memory_table(bytes_of: dict[str, float]) -> str:
-    rows = ((kind, f"{size:.0f}", f"{size * 1e6 / 2**20:.0f}") for kind, size in bytes_of.items())
-    return table(("key of", "bytes", "MiB for a million"), rows)

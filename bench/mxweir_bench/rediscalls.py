@@ -17,9 +17,7 @@ from mxweir_bench.load import InvalidRunError
 from mxweir_policyd.protocol import RequestReader
 
 
-def questions(
-    home: Path, requests: Sequence[bytes], limits: str, *, known_again: bool = True
-) -> list[Question]:
+def questions(home: Path, requests: Sequence[bytes], limits: str) -> list[Question]:
     """What Redis is asked for these requests."""
     config = load_config(servers.configure(home, "127.0.0.1:1", counted=limits))
     folder, reader = Folder(), RequestReader()
@@ -28,7 +26,7 @@ def questions(
     for request in requests:
         ((state, client, helo, sender, recipient, queue_id, instance, size, user, _),) = reader.feed(request)
         parts = folder.client[client], folder.sender[sender], folder.recipient[recipient]
-        facts = Facts(*parts, helo, user, state, b"", instance if known_again else b"", queue_id, size)
+        facts = Facts(*parts, helo, user, state, b"", instance, queue_id, size)
         if question := shapes.question(facts):
             asked.append(question)
     return asked

@@ -23,11 +23,6 @@ class Cost:
     cpu_us: float
     questions_a_call: float
 
-    @property
-    def most(self) -> float:
-        """Questions a second that keep one core busy."""
-        return 1e6 / self.cpu_us
-
 
 def count(redis: Redis) -> Count:
     """What it has done so far (redis.io, INFO: commandstats)."""
