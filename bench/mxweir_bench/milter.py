@@ -46,7 +46,8 @@ def part(tools: Tools, directory: Path, rounds: int) -> Part:
     home.mkdir()
     with ExitStack() as stack:
         engine = stack.enter_context(milters.engine(tools.fakespamd, home))
-        scans = milters.spamd(engine.endpoint)
+        # As many at once as there are sessions: this engine has no processes that could be too few.
+        scans = milters.spamd(engine.endpoint, f"max_scans = {SESSIONS}")
         ours = [
             milters.mxweir(OURS, home, scans, "asyncio"),
             milters.mxweir(OURS_TCP, home, scans, "asyncio", unix=False),

@@ -25,7 +25,7 @@ from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, ScanMetrics
 from mxweir.serving import new_event_loop
 from mxweir_bench import delivery, milter, milters, servers, tools
-from mxweir_bench.delivery import Mail
+from mxweir_bench.delivery import SESSIONS, Mail
 from mxweir_bench.mta import Letter
 from mxweir_bench.mta import Session as Mta
 from mxweir_bench.report import table
@@ -152,7 +152,9 @@ def through_postfix(engine: milters.Engine, directory: Path) -> dict[str, Costs]
     with ExitStack() as stack:
         floor = stack.enter_context(milters.floor("floor", directory))
         ours = stack.enter_context(
-            milters.mxweir("mxweir", directory, milters.spamd(engine.endpoint), "asyncio")
+            milters.mxweir(
+                "mxweir", directory, milters.spamd(engine.endpoint, f"max_scans = {SESSIONS}"), "asyncio"
+            )
         )
         setups = [
             stack.enter_context(milter.setup("floor", directory, floor)),
