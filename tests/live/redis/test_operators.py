@@ -205,7 +205,7 @@ def test_an_entry_survives_a_restart_of_a_host_while_redis_is_down_and_ends_when
 ) -> None:
     hosts = new_hosts()
     assert run(hosts.one, "block", "sender_org", "kept.example")[0] == 0
-    assert run(hosts.one, "block", "sender_org", "short.example", "--expires", "2s")[0] == 0
+    assert run(hosts.one, "block", "sender_org", "short.example", "--expires", "6s")[0] == 0
     for host in hosts.both:
         assert soon(host, lambda host: host.keeps("kept.example"))
     hosts.redis.kill()
