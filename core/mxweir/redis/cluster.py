@@ -9,17 +9,23 @@ makes a thousand redirections, and not a reading of the map for each.
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
 
+from mxweir.background import go_on
 from mxweir.endpoint import Endpoint, Inet
 from mxweir.redis.call import Call
 from mxweir.redis.client import Client
 from mxweir.redis.dial import Manners, greet, open_link
 from mxweir.redis.errors import RedisError
 from mxweir.redis.master import Master
+from mxweir.redis.replies import error_of
 from mxweir.redis.slots import SLOTS, Range, ranges_of, redirect_of, slot_of
 from mxweir.redis.standing import Standing
 from mxweir.redis.wire import Link
+
+T = TypeVar("T")
 
 _MOST_HOPS = 5
 _MOST_MASTERS = 1000
@@ -71,7 +77,7 @@ class Cluster(Client):
 
     async def connect(self) -> None:
         """Read the map and connect to all masters, and keep it so; return after the first try."""
-        self._task = asyncio.get_running_loop().create_task(self._follow())
+        self._task = asyncio.get_running_loop().create_task(go_on(self._follow, self._manners.observe))
         await self._read.wait()
         await asyncio.gather(*(master.tried() for master in self.masters()))
 
@@ -96,9 +102,9 @@ class Cluster(Client):
             try:
                 self._take(await self._map())
             except RedisError as error:
-                self._standing.bad("map of the Cluster", error)
+                self._standing.bad(self._manners.where, error)
             else:
-                self._standing.well("map of the Cluster")
+                self._standing.well(self._manners.where)
             self._read.set()
             # Never more often than this, and not all hosts in the same instant.
             await asyncio.sleep(_SOON * (0.5 + random.random() / 2))  # noqa: S311 - no secret
@@ -111,49 +117,46 @@ class Cluster(Client):
 
     async def _map(self) -> list[Range]:
         """The map, as the first node says that can be asked. Raises RedisError."""
-        for master in self._masters.values():
-            if master.available and isinstance(master.endpoint, Inet):
-                reply = await master.ask(("CLUSTER", "SLOTS"), _ASK_SECONDS)
-                if not isinstance(reply, Exception):
-                    return ranges_of(reply, master.endpoint.host)
         error = RedisError("connection", "no node")
-        for node in self._to_ask():
+        for ask in self._ways():
             try:
-                return await self._map_of(node)
+                return await ask()
             except RedisError as caught:
-                error = RedisError(caught.kind, f"{node}: {caught.detail}")
+                error = caught
         raise error
 
-    def _to_ask(self) -> Iterator[Inet]:
-        """Nodes to ask for the map, in any order: the known ones first."""
+    def _ways(self) -> Iterator[Callable[[], Awaitable[list[Range]]]]:
+        """How the map can be asked for: over connections that there are, or of nodes, known ones first."""
+        for master in _mixed(self.masters()):
+            if master.available:
+                yield partial(self._map_by, master)
         for nodes in (self._known, self._seeds):
-            some = [node for node in nodes if isinstance(node, Inet)]
-            yield from random.sample(some, len(some))
+            for node in _mixed(nodes):
+                yield partial(self._map_of, node)
 
-    async def _map_of(self, node: Inet) -> list[Range]:
+    async def _map_by(self, master: Master) -> list[Range]:
+        return _ranges(await master.ask(("CLUSTER", "SLOTS"), _ASK_SECONDS), master.endpoint)
+
+    async def _map_of(self, node: Endpoint) -> list[Range]:
         manners = self._manners
         link = await open_link(node, manners.tls, lambda: Link(manners.clock))
         try:
             await greet(link, manners.login, 0, ())
-            reply = await link.ask(("CLUSTER", "SLOTS"), _ASK_SECONDS)
+            return _ranges(await link.ask(("CLUSTER", "SLOTS"), _ASK_SECONDS), node)
         finally:
             link.close("it has been asked")
-        if isinstance(reply, Exception):
-            raise RedisError("refused", str(reply)[:200])
-        return ranges_of(reply, node.host)
 
     def _take(self, ranges: list[Range]) -> None:
         """Make the map the one in force."""
         slots: list[Master | None] = [None] * SLOTS
-        known: dict[Inet, None] = {}
         for first, last, nodes in ranges:
-            known.update(dict.fromkeys(nodes))
             slots[first : last + 1] = [self._master(nodes[0])] * (last + 1 - first)
         self._slots = slots
-        self._known = list(known)
+        self._known = list({node for each in ranges for node in each.nodes})
+        serving = {each.nodes[0] for each in ranges}
         now = self._clock()
         for node, master in list(self._masters.items()):
-            if node not in known and now - self._sent_on.get(node, -_KEPT) >= _KEPT:
+            if node not in serving and now - self._sent_on.get(node, -_KEPT) >= _KEPT:
                 del self._masters[node]
                 self._sent_on.pop(node, None)
                 master.close()
@@ -210,3 +213,17 @@ class Cluster(Client):
     def _put_off(self, call: Call, target: Master) -> None:
         loop = asyncio.get_running_loop()
         self._later[call] = loop.call_later(_AGAIN, self._send_on, call, target)
+
+
+def _mixed(some: Sequence[T]) -> Sequence[T]:
+    """The same in any order, so that not all hosts ask the same node."""
+    return random.sample(some, len(some))
+
+
+def _ranges(reply: object, node: Endpoint | None) -> list[Range]:
+    """What a node replies to CLUSTER SLOTS. Raises RedisError."""
+    if isinstance(reply, RedisError):
+        raise reply
+    if isinstance(reply, Exception):
+        raise error_of(str(reply))
+    return ranges_of(reply, node.host if isinstance(node, Inet) else "")

@@ -40,6 +40,8 @@ class Tls(NamedTuple):
 class Manners:
     """What is the same for every connection of one client."""
 
+    where: str
+    """The address of it all, for where there is no better one to tell."""
     login: Login
     database: int
     tls: Tls | None
@@ -76,14 +78,14 @@ async def open_link(endpoint: Endpoint, tls: Tls | None, make: Callable[[], Link
             return await _open(endpoint, tls, make)
     except TimeoutError:
         raise RedisError("connection", f"not connected within {_OPEN_SECONDS:g} s") from None
-    except OSError as error:  # ssl.SSLError is one
-        raise RedisError("connection", error.strerror or str(error)) from None
+    except (OSError, ValueError) as error:  # ssl.SSLError is the one, what IDNA says of a name the other
+        raise RedisError("connection", getattr(error, "strerror", None) or str(error)) from None
 
 
-async def greet(link: Link, login: Login, database: int, scripts: Iterable[Script]) -> None:
-    """Log in to a master, and put the scripts in place, all in one go and within a second.
+async def greet(link: Link, login: Login, database: int, scripts: Iterable[Script]) -> bytes:
+    """Log in, and put the scripts in place, all in one go and within a second.
 
-    Raises RedisError; for a replica too.
+    The role that the server has, such as "slave"; b"" where we may not ask. Raises RedisError.
     """
     replies: list[asyncio.Future[Any]] = []
     if login.password:
@@ -105,9 +107,8 @@ async def greet(link: Link, login: Login, database: int, scripts: Iterable[Scrip
             raise _unmasked(error_of(str(reply)))
         if reply not in (b"OK", b"PONG"):
             raise RedisError("nonsense", "it does not greet as Redis does")
-    # Not allowed to ask: then the first call will show it.
-    if isinstance(told := await role, list) and told[:1] == [b"slave"]:
-        raise RedisError("read-only", "it is a replica")
+    told = await role
+    return bytes(told[0]) if isinstance(told, list) and told and isinstance(told[0], bytes) else b""
 
 
 def _unmasked(error: RedisError) -> RedisError:

@@ -10,6 +10,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from mxweir.background import go_on
 from mxweir.backoff import Backoff
 from mxweir.breaker import Breaker, Change, Settings, State
 from mxweir.endpoint import Endpoint
@@ -83,7 +84,7 @@ class Master:
 
     def start(self) -> None:
         """Connect, and keep connected."""
-        self._task = asyncio.get_running_loop().create_task(self._keep())
+        self._task = asyncio.get_running_loop().create_task(go_on(self._keep, self._manners.observe))
 
     async def tried(self) -> None:
         """Return when the first try has ended, however it went."""
@@ -130,6 +131,7 @@ class Master:
 
     async def _keep(self) -> None:
         while True:
+            self._news.clear()
             try:
                 self.endpoint = await self._find()
                 link = await self._connect(self.endpoint)
@@ -143,7 +145,6 @@ class Master:
 
     async def _pause(self) -> None:
         """Wait before the next try; when there is something new, only as long as after a first failure."""
-        self._news.clear()
         try:
             async with asyncio.timeout(self._backoff.failed(random.random())):  # noqa: S311 - no secret
                 await self._news.wait()
@@ -168,14 +169,17 @@ class Master:
         manners = self._manners
         link = await open_link(endpoint, manners.tls, lambda: Link(self._clock))
         try:
-            await greet(link, manners.login, manners.database, manners.scripts.values())
+            role = await greet(link, manners.login, manners.database, manners.scripts.values())
         except BaseException:
             link.close("it did not greet")
             raise
+        if role == b"slave":
+            link.close("it is a replica")
+            raise RedisError("read-only", "it is a replica")
         return link
 
     def _at(self) -> str:
-        return str(self.endpoint or "nowhere")
+        return str(self.endpoint or self._manners.where)
 
     def _settle(self, call: Call, reply: object) -> None:
         """What a connection has for a call: the reply, or an error of either kind."""

@@ -43,12 +43,15 @@ def slot_of(key: bytes | str) -> int:
 def ranges_of(reply: Any, asked: str) -> list[Range]:
     """What CLUSTER SLOTS replies; `asked` is the host of the node that was asked.
 
-    Raises RedisError "nonsense" where it is something else.
+    Raises RedisError: "nonsense" where it is something else, "down" where it is empty, as that of a node
+    that has been taken out of the Cluster.
     """
     try:
         found = [_range(row, asked) for row in reply]
     except (TypeError, ValueError, AttributeError, LookupError):
         raise RedisError("nonsense", "what CLUSTER SLOTS replies is no map of slots") from None
+    if not found:
+        raise RedisError("down", "it knows no slots")
     return found
 
 

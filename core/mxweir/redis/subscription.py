@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import hiredis
 
+from mxweir.background import go_on
 from mxweir.backoff import Backoff
 from mxweir.clock import Clock
 from mxweir.endpoint import Endpoint
@@ -44,7 +45,7 @@ class Subscription:
 
     def start(self) -> None:
         """Listen, and go on listening."""
-        self._task = asyncio.get_running_loop().create_task(self._keep())
+        self._task = asyncio.get_running_loop().create_task(go_on(self._keep, self._manners.observe))
 
     def close(self) -> None:
         """Listen no more."""

@@ -13,12 +13,12 @@ from mxweir.redis.url import Topology
 def client_of(settings: Redis, observe: Observer, clock: Clock) -> Client:
     """The client that the settings ask for. Raises SettingError in one line."""
     url, tls = settings.url, tls_of(settings)
-    manners = Manners(url.login, url.database, tls, observe, clock)
+    manners = Manners(str(url), url.login, url.database, tls, observe, clock)
     match url.topology:
         case Topology.SINGLE:
             return single(manners, url.addresses[0])
         case Topology.SENTINEL:
-            watching = Manners(url.sentinel_login, 0, tls, observe, clock)
+            watching = Manners(str(url), url.sentinel_login, 0, tls, observe, clock)
             return Watched(manners, watching, Sentinels(watching, url.addresses, url.master))
         case Topology.CLUSTER:
             return Cluster(manners, url.addresses)

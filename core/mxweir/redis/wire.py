@@ -87,7 +87,11 @@ class Link(asyncio.Protocol):
             if not answer.done():
                 answer.set_result(reply)
 
-        self.send(Call(words, then, self._clock(), timeout))
+        call = Call(words, then, self._clock(), timeout)
+        if self.has_room():
+            self.send(call)
+        else:
+            call.answer(self._why or RedisError("connection", "it is not open"))
         return answer
 
     def close(self, why: str) -> None:

@@ -62,6 +62,11 @@ def test_what_is_no_map_is_nonsense(reply):
         ranges_of(reply, "asked")
 
 
+def test_a_node_that_knows_no_slots_is_of_no_use():
+    with pytest.raises(RedisError, match="down: it knows no slots"):
+        ranges_of([], "asked")
+
+
 @pytest.mark.parametrize(
     ("text", "redirect"),
     [

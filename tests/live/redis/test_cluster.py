@@ -96,6 +96,10 @@ async def test_a_master_killed_under_load_fails_its_own_keys_only_until_its_repl
             await asker.until(lambda: cluster.nodes[3].info("replication")["role"] == "master", 60)
             await load.well(time.monotonic())
         assert others.failed == set()
+        cluster.nodes[0].start()  # it comes back as a replica, which nobody needs to be connected to
+        await asker.until(lambda: asker.servers.states() == {"available": 3, "away": 0}, 30)
+        beginner = await connected(f"redis+cluster://127.0.0.1:{cluster.nodes[0].inet.port}")
+        assert await beginner.until_well(KEYS[0])
         assert load.kinds <= {"connection", "unavailable", "timeout", "down"}
 
 

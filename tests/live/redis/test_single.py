@@ -124,6 +124,23 @@ async def test_a_server_that_is_not_there_at_the_start_is_told_once_and_found_wh
     assert asker.names() == ["Redis not available", "Redis available again"]
 
 
+async def test_a_name_that_cannot_be_is_told_like_any_other_trouble(connected):
+    asker = await connected(f"redis://{'a' * 70}.example")
+    assert asker.names() == ["Redis not available"]
+    assert asker.servers.states() == {"available": 0, "away": 1}
+
+
+async def test_an_end_is_no_trouble(redis, connected):
+    asker = await connected(redis.url)
+    asker.servers.subscribe("mxweir:news", lambda _: None, lambda: None)
+    assert await asker.eval() == 1
+    asker.servers.close()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert asker.names() == ["Redis connected"]
+    await asker.until(lambda: redis.info("clients")["connected_clients"] == "1")
+
+
 async def test_nothing_is_connected_before_the_start(redis):
     servers = connect(Settings(url=parse_url(redis.url)), Recorder())
     answers: list[Any] = []
