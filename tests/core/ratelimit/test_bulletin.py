@@ -1,5 +1,6 @@
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
@@ -10,14 +11,8 @@ from mxweir.ratelimit.talkers import Talkers
 class Servers:
     """Keeps what it is asked."""
 
-    clustered = False
-    available = True
-
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
-        self.hear: Any = None
-
-    async def start(self) -> None: ...
 
     def eval(self, script, keys, args, then, timeout) -> None:
         self.asked.append(("EVAL", *keys, *args))
@@ -28,15 +23,15 @@ class Servers:
         self.asked.append(tuple(command))
         then(None)
 
-    def subscribe(self, channel, on_message, on_connected) -> None:
-        self.hear = on_message
 
-    def close(self) -> None: ...
+def bulletin(servers: Servers, forget: Callable[[str, str], None]) -> Bulletin:
+    """One process's part."""
+    return Bulletin(cast("Any", servers), "mxweir", Talkers(0.0), forget)
 
 
 def test_a_process_reports_under_a_name_of_its_own_that_vanishes_when_it_ends():
-    servers, talkers = Servers(), Talkers(0.0)
-    one, other = (Bulletin(servers, "mxweir", talkers, lambda *_: None) for _ in range(2))
+    servers = Servers()
+    one, other = (bulletin(servers, lambda *_: None) for _ in range(2))
     one.publish()
     key = Names("mxweir").report(one.process)
     assert servers.asked == [
@@ -57,9 +52,7 @@ def test_a_process_reports_under_a_name_of_its_own_that_vanishes_when_it_ends():
         (json.dumps([1, 2, 3]).encode(), []),
     ],
 )
-async def test_what_is_told_of_a_reset_is_forgotten_and_nonsense_is_not_heard(message, forgotten):
-    servers = Servers()
+def test_what_is_told_of_a_reset_is_forgotten_and_nonsense_is_not_heard(message, forgotten):
     heard: list[tuple[str, str]] = []
-    bulletin = Bulletin(servers, "mxweir", Talkers(0.0), lambda *told: heard.append(told))
-    bulletin._heard(message)
+    bulletin(Servers(), lambda *told: heard.append(told))._heard(message)
     assert heard == forgotten
