@@ -12,8 +12,8 @@
 --   distinct  sorted set: value, when it was last seen (µs).
 --
 -- What is remembered of a time to come (the clock was set back, a failover) counts as of now, and a counter is
--- never fuller than full: that is put right even where nothing is charged, or the key would be full for as
--- long as the clock takes to catch up.
+-- never fuller than full. That is written even where nothing is charged, or it would be full for as long as the
+-- clock takes to catch up; so is what refuses, to live as long as it now counts.
 
 local time = redis.call('TIME') local now = time[1] * 1000000 + time[2]
 
@@ -83,17 +83,17 @@ local function in_use(i, key, stored)
   used, at = unpack_struct('<dd', stored)
   used = used - (now - at) * firsts[i]
   if used <= 0 then return 0 end
-  if used > seconds[i] then
-    if used > seconds[i] + ROUNDING then rates[key], limit_of[key] = seconds[i], i end
-    return seconds[i]
-  end
-  return used
+  if used > seconds[i] + ROUNDING then rates[key], limit_of[key] = seconds[i], i end
+  return math.min(used, seconds[i])
 end
 
 local function ask_rate(i, key, stored, cost)
   local used = in_use(i, key, stored)
   local excess = used + cost - seconds[i]
-  return used, excess > ROUNDING and excess / firsts[i] or 0
+  if excess <= ROUNDING then return used, 0 end
+  -- Not charged, and yet written: at a slower rate than before, it would be gone before it is empty.
+  if used > 0 then rates[key], limit_of[key] = used, i end
+  return used, excess / firsts[i]
 end
 
 -- Parts as {part, count, part, count, ..., total = , changed = }, cut to the width of now. What has left the
@@ -108,7 +108,7 @@ local function parts_of(i, key, stored)
   local old = stored and cmsgpack.unpack(stored) or {}
   for k = 3, #old, 2 do
     local part = old[2] + old[k]
-    if old[1] ~= each then part = floor((part + LATE) * old[1] / each) end
+    if old[1] ~= each then part, parts.changed = floor((part + LATE) * old[1] / each), true end
     if part > current then part, parts.changed = current, true end
     if part >= current - PARTS then
       if parts[n - 1] == part then
@@ -152,6 +152,10 @@ local function micros(number)
   return format('%.0f', number)
 end
 
+local function expiry(at)
+  return format('%d', math.min(at, now + LONGEST) / 1000 + 1)
+end
+
 local function ask_distinct(i, key, value)
   local over = micros(now - seconds[i])
   local held = call('ZCARD', key)
@@ -169,12 +173,9 @@ local function ask_distinct(i, key, value)
   if held < firsts[i] then return held, 0 end
   local seen = call('ZSCORE', key, value)
   if seen and tonumber(seen) > now - seconds[i] then return held, 0 end
+  if mode ~= PEEK then call('PEXPIREAT', key, expiry(now + seconds[i])) end
   local oldest = call('ZRANGEBYSCORE', key, '(' .. over, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
   return held, math.min(tonumber(oldest[2]), now) + seconds[i] - now
-end
-
-local function expiry(at)
-  return format('%d', math.min(at, now + LONGEST) / 1000 + 1)
 end
 
 local function charge_distinct(i, key, value)

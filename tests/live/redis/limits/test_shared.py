@@ -221,6 +221,17 @@ def test_a_changed_rate_counts_on_with_what_is_in_use(rules):
     assert higher.figures(question()) == {"sender": "3/6000"}
 
 
+@pytest.mark.parametrize("limit", [SENDER, SENDER + "window = true\n", SENDER + 'distinct = "recipient"\n'])
+def test_what_is_used_up_lives_on_at_a_slower_rate(limit, rules):
+    facts = [question(recipient=f"r{i}@b.example") for i in range(4)]
+    fast = rules(limit)
+    fast.anew(*facts[:3])
+    slow = rules(limit.replace("3/minute", "3/day"), empty=False).at(1_000_000)
+    assert refused(slow.anew(facts[3])) == ["sender"]
+    (name,) = slow.servers.send("KEYS", "mxweir:sender*")
+    assert slow.servers.send("PEXPIRETIME", name) >= (ERA + 80_000) * 1000
+
+
 def test_a_changed_quota_counts_on_with_what_was_used_and_when(rules):
     minute = rules(QUOTA)
     for second in (0, 20, 40):
