@@ -181,7 +181,6 @@ class Process:
                 task = asyncio.ensure_future(go_on(partial(self._answer, order), self._observe))
                 self._taking.add(task)
                 task.add_done_callback(self._taking.discard)
-        self._ended.set()  # the parent is gone
 
     async def _answer(self, ask: Ask) -> None:
         value: Any = None

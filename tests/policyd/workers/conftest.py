@@ -69,12 +69,13 @@ def connected() -> Iterator[Connect]:
             before = {pid: sockets(pid) for pid in workers}
             found: dict[int, PolicyClient] = {}
             # Each is taken before the next is made: a connection is known by the socket that it adds.
-            while len(found) < len(workers):
+            for _ in range(len(workers)):
                 client = stack.enter_context(daemon.client())
                 assert client.ask(sender=f"{uuid4().hex}@connected.example") == "DUNNO"
                 (pid,) = (pid for pid in workers if sockets(pid) > before[pid])
                 before[pid] = sockets(pid)
-                found.setdefault(pid, client)
+                found[pid] = client
+            assert set(found) == set(workers)
             return found
 
         yield connect
