@@ -220,6 +220,25 @@ async def test_a_word_said_to_an_emptied_redis_before_any_host_saw_it_joins_the_
         host.stop()
 
 
+async def test_a_word_that_a_failover_lost_is_given_back(redis: Redis, hosts: list[Host]) -> None:
+    say(redis, word("a.example"))
+    [[version, _]] = say(redis, word("b.example"))
+    say(redis, word("c.example"))
+    await all_have(hosts, "a.example", "b.example", "c.example")
+    lose = (
+        "redis.call('HDEL', KEYS[1], ARGV[1]) redis.call('ZREM', KEYS[2], ARGV[1])"
+        " redis.call('HSET', KEYS[1], 'version', ARGV[2])"
+    )
+    redis.cli("EVAL", lose, 3, *NAMES.keys, "sender_org c.example", version)
+    await hosts[0].until(lambda: redis.cli("HEXISTS", NAMES.records, "sender_org c.example") == 1)
+    newcomer = Host(redis.url)
+    await newcomer.start()
+    await all_have([*hosts, newcomer], "a.example", "b.example", "c.example")
+    say(redis, word("d.example"))
+    await all_have([*hosts, newcomer], "a.example", "b.example", "c.example", "d.example")
+    newcomer.stop()
+
+
 async def test_a_host_that_was_away_for_long_does_not_bring_back_what_was_withdrawn(
     redis: Redis, hosts: list[Host]
 ) -> None:
