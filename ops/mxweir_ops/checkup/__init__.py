@@ -4,13 +4,14 @@
     sockets.py      whether the daemons answer where they are to listen
     domains.py      the domains file, the tables on this host
     database.py     PostgreSQL: connection, schema, index audit
+    redis.py        Redis: connection, permissions, how long it takes
 
 A new check is written into one of these, or a file of its own, and added to CHECKS.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 
-from mxweir_ops.checkup import domains, setup, sockets
+from mxweir_ops.checkup import domains, redis, setup, sockets
 from mxweir_ops.checkup.finding import BAD, Finding, Host
 
 Check = Callable[[Host], Iterator[Finding]]
@@ -27,10 +28,16 @@ def _postgres(host: Host) -> Iterator[Finding]:
         yield from database.check(host.config.postgres)
 
 
+def _redis(host: Host) -> Iterator[Finding]:
+    if host.config.redis is not None:
+        yield from redis.check(host.config.redis)
+
+
 CHECKS: Mapping[str, Check] = {
     "configuration": setup.check,
     "sockets": sockets.check,
     "domains": domains.check,
     "postgres": _postgres,
+    "redis": _redis,
 }
 """In the order in which they are made."""
