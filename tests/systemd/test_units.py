@@ -50,7 +50,9 @@ def units(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("unit", [*SERVICES, *SOCKETS])
 def test_systemd_finds_nothing_to_complain_about_in_a_unit(units: Path, unit: str) -> None:
     verdict = systemd("systemd-analyze", "verify", str(units / unit))
-    assert (verdict.returncode, verdict.stdout + verdict.stderr) == (0, "")
+    # It also complains about units of other packages that this machine happens to have.
+    said = [line for line in verdict.stderr.splitlines() if not line.startswith("/lib/systemd/system/")]
+    assert (verdict.returncode, verdict.stdout, said) == (0, "", [])
 
 
 @pytest.mark.parametrize("unit", SERVICES)

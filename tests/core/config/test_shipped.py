@@ -21,7 +21,6 @@ EXAMPLE = re.compile(r"^#(?=[\w\[])", re.MULTILINE)
 
 WITH_EXAMPLES = EXAMPLE.sub("", SHIPPED)
 
-THIS_VERSION = "this version counts in the process; remove this table"
 
 
 def keys(kind: type[Any], place: Place = ()) -> Iterator[tuple[Place, Any]]:
@@ -102,17 +101,8 @@ def test_every_key_is_explained_above_it_or_at_the_head_of_its_table(place):
     assert prose_above(number) or shared or in_list
 
 
-def test_the_examples_are_a_configuration_that_only_asks_for_what_this_version_has_not():
-    with pytest.raises(ConfigError) as caught:
-        loads(WITH_EXAMPLES)
-    assert [(problem.place, problem.what) for problem in caught.value.problems] == [
-        (("redis",), THIS_VERSION),
-    ]
-
-
-def test_without_that_table_the_examples_load_without_a_warning_but_for_keys_at_end_of_data():
-    without = re.sub(r"^\[redis\]\n(?:(?!\[).*\n)*", "", WITH_EXAMPLES, flags=re.MULTILINE)
-    config = loads(without)
+def test_the_examples_are_a_configuration_without_a_warning():
+    config = loads(WITH_EXAMPLES)
     assert config.warnings == ()
     assert len(config.limit) == WITH_EXAMPLES.count("[[limit]]")
 
