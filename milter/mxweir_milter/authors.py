@@ -12,9 +12,11 @@ what reads them in the end is not one program but many. So the rule is ours:
     Anna anna@a.example                   anna@a.example: each word with an @, where there are no brackets
     From: a@a.example, twice              all fields of a name count as one list
     "const@a.example                      const@a.example: what no rule finds, any word with an @ is
+    <a@a.example@.>                       a@a.example: nor does an @ without a domain count
 
-A list of more than eight different addresses, or one that takes too long to read,
-is not looked into further: all such lists are one, called `<many>`.
+A list of more than eight different addresses, of more than a hundred fields, or one
+that takes too long to read, is not looked into further: all such lists are one key,
+called `<many>`, and each is a value of its own (`mark`).
 
 The time is bounded by construction. Each expression either takes what it begins
 with or fails at once (possessive, no two ways to match), so that every byte is looked
@@ -23,6 +25,7 @@ at once; and there is a most of pieces, as there is of bytes.
 
 import re
 from collections.abc import Iterator
+from hashlib import blake2b
 
 MANY = b"<many>"
 """What stands for more addresses than are counted."""
@@ -32,6 +35,9 @@ MOST = 8
 
 _MOST_BYTES = 65_536
 """Of all fields of a name together; Postfix hands over 60,000 of one."""
+
+_MOST_FIELDS = 100
+"""Of one name. RFC 5322 has one; thousands of tiny ones would take many times their size in memory."""
 
 _MOST_PIECES = 4096
 """Of all fields of a name together; some microseconds each."""
@@ -47,6 +53,9 @@ _COMMENT_PIECE = re.compile(rb"[()]|\\.|[^()\\]++|\\", re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _LONGEST_UNQUOTED = 1000
 _SPECIALS = bytes.maketrans(b'"()<>,;:[]\\', b" " * 11)
+_INVISIBLE = bytes({*range(32), 127} - set(b"\t\r\n"))
+"""Control characters: no address has any, and each would make another of one that looks the same."""
+
 _HIDE = bytes.maketrans(b" \t\r\n@", b"\x00\x00\x00\x00\x01")
 _SHOW = bytes.maketrans(b"\x00\x01", b" @")
 
@@ -58,21 +67,23 @@ class TooLongError(Exception):
 class Field:
     """The values of all fields of one name in one message."""
 
-    __slots__ = ("_size", "_values")
+    __slots__ = ("_size", "_too_much", "_values")
 
     def __init__(self) -> None:
         self._values: list[bytes] = []
         self._size = 0
+        self._too_much = False
 
     def add(self, value: bytes) -> None:
         """One more field of that name; `value` is all that stood after the colon."""
         self._size += 1 + len(value)
-        if self._size <= _MOST_BYTES:
-            self._values.append(value)
+        self._too_much = self._too_much or self._size > _MOST_BYTES or len(self._values) == _MOST_FIELDS
+        if not self._too_much:
+            self._values.append(value.translate(None, _INVISIBLE))
 
     def addresses(self) -> tuple[bytes, ...]:
         """The different addresses in the order in which they stand there, or MANY."""
-        if self._size > _MOST_BYTES:
+        if self._too_much:
             return (MANY,)
         reader = _Reader()
         try:
@@ -83,6 +94,10 @@ class Field:
         except TooLongError:
             return (MANY,)
         return tuple(reader.found)
+
+    def mark(self) -> str:
+        """What tells these values from others, where they are too many for their addresses to be told."""
+        return blake2b(b"\n".join(self._values), digest_size=16).hexdigest()
 
 
 class _Reader:
@@ -126,7 +141,8 @@ class _Reader:
 
     def _take(self, address: bytes) -> None:
         """Keep the address, if it is one."""
-        local, _, domain = address.translate(_SHOW).strip(b"'").rpartition(b"@")
+        # Nor does an @ count with no domain behind it, as in `mxweir.address`.
+        local, _, domain = address.translate(_SHOW).strip(b"'").rstrip(b"@.").rpartition(b"@")
         if local and (domain := domain.strip(b".")):
             self.found[b"%b@%b" % (local, domain)] = None
             if len(self.found) > MOST:
