@@ -85,6 +85,9 @@ NOBODY = Recipient("", "", "")
 UNKNOWN = Sender("", "", "", "")
 """Where a limit looks at none."""
 
+MANY = Sender("<many>", "<many>", "<many>", "")
+"""More authors, or addresses for replies, than count each; `given` tells one such list from another."""
+
 
 class ContentFacts(NamedTuple):
     """What is counted of a whole message, its content known; for the rest the same names as in `Facts`.

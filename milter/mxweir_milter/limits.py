@@ -8,9 +8,9 @@ for others, is a way around them. Recipients whom the access list allows do not
 count; a message to nobody else asks nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mxweir.facts import ContentFacts, Folder, Sender
+from mxweir.facts import MANY, ContentFacts, Folder, Sender
 from mxweir.ratelimit.limits import Limits, Outcome
 from mxweir_milter import authors
 from mxweir_milter.authors import Field
@@ -18,8 +18,6 @@ from mxweir_milter.facts import Client, bytes_of
 from mxweir_milter.verdict import Failed
 
 _RECIPIENTS_KEPT = 1000
-
-_MANY = Sender("<many>", "<many>", "<many>", "")
 
 
 @dataclass(slots=True)
@@ -92,5 +90,8 @@ class Gathered:
     def _folded(self, name: bytes) -> tuple[Sender, ...]:
         """The addresses of a field, folded as an envelope's sender is."""
         folder = self._folder
-        found = self._fields[name].addresses()
-        return tuple([_MANY if address is authors.MANY else folder.sender[address] for address in found])
+        field = self._fields[name]
+        found = field.addresses()
+        if found == (authors.MANY,):
+            return (replace(MANY, given=field.mark()),)
+        return tuple([folder.sender[address] for address in found])

@@ -60,6 +60,18 @@ def test_more_addresses_than_count_each_are_one_key_in_each_of_its_forms():
     assert FOLDER.key("from", "<many>") == FOLDER.key("reply_to_org", "<many>") == "<many>"
 
 
+def test_of_two_lists_that_are_too_long_another_one_is_another_value():
+    def given(*values: bytes) -> str:
+        gathered = asking().begin()
+        for value in values:
+            gathered.header(b"From", value)
+        return facts(gathered).authors[0].given
+
+    nine, others = (b", ".join(b"a%d@%b.example" % (n, org) for n in range(9)) for org in (b"x", b"y"))
+    assert given(nine) == given(nine) != given(others)
+    assert given(*[b"a@x.example"] * 101) != given(*[b"b@x.example"] * 101)
+
+
 def test_the_size_is_wanted_only_where_a_limit_counts_bytes():
     assert asking("byte").by_byte
     assert not asking("message").by_byte

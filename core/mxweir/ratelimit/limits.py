@@ -23,7 +23,17 @@ from typing import Any, NamedTuple
 from mxweir.address import bounded, hashed
 from mxweir.config import LimitRule
 from mxweir.events import Observed
-from mxweir.facts import CONTENT_READERS, NOBODY, READERS, UNKNOWN, AnyFacts, ContentFacts, Folder
+from mxweir.facts import (
+    CONTENT_READERS,
+    MANY,
+    NOBODY,
+    READERS,
+    UNKNOWN,
+    AnyFacts,
+    ContentFacts,
+    Folder,
+    Sender,
+)
 from mxweir.ratelimit.arithmetic import ROUNDING, Answer
 from mxweir.ratelimit.memory import DistinctTable, GcraTable, Pace, Paces, Repeats, Row, Table, WindowTable
 from mxweir.ratelimit.rate import Rate
@@ -197,6 +207,9 @@ class ContentLimit(Limit):
         authors = facts.authors if self._by_author else (UNKNOWN,)
         repliers = facts.repliers if self._by_replier else (UNKNOWN,)
         recipients = facts.recipients if self._by_recipient else (NOBODY,)
+        if len(authors) * len(repliers) * len(recipients) > _MOST_TURNS:
+            # Those in front would hide the others.
+            authors, repliers = _as_one(authors), _as_one(repliers)
         choices = product(authors, repliers, enumerate(recipients))
         for author, replier, (number, recipient) in islice(choices, _MOST_TURNS):
             yield number, facts._replace(author=author, replier=replier, recipient=recipient)
@@ -205,9 +218,23 @@ class ContentLimit(Limit):
         """The value to count among others: of several addresses all together, since any may be varied."""
         if self.value is None:
             return ""
+        for named in self._named(facts):
+            if named.address == MANY.address:
+                # One key, but not one value: it would be a way to have as many as one likes.
+                return f"{MANY.address} {named.given}"
         choices = product(facts.authors or (UNKNOWN,), facts.repliers or (UNKNOWN,))
         values = {self.value(facts._replace(author=author, replier=replier)) for author, replier in choices}
         return bounded(SEPARATOR.join(sorted(filter(None, values))))
+
+    def _named(self, facts: ContentFacts) -> Sequence[Sender]:
+        """The addresses of which the value is."""
+        if self.rule.distinct in ("from", "from_org"):
+            return facts.authors
+        return facts.repliers if self.rule.distinct in ("reply_to", "reply_to_org") else ()
+
+
+def _as_one(addresses: tuple[Sender, ...]) -> tuple[Sender, ...]:
+    return addresses if len(addresses) == 1 else (MANY,) * bool(addresses)
 
 
 class Limits:

@@ -1,13 +1,14 @@
 """Limits that are asked about a whole message, by several keys at once."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mxweir.config import loads
-from mxweir.facts import ContentFacts, Folder
+from mxweir.facts import MANY, ContentFacts, Folder
 from mxweir.ratelimit.limits import Limits, Outcome
 from mxweir.ratelimit.reply import reply_to
 
@@ -154,6 +155,25 @@ def test_different_values_of_several_addresses_are_told_apart_together():
         True,
         False,
     ]
+
+
+def test_lists_that_are_too_long_to_count_each_are_told_apart_as_values_and_are_one_key():
+    counted = limits('name = "d"\nkey = "sender_org"\ndistinct = "from"\nrate = "2/day"')
+    too_many = [message()._replace(authors=(replace(MANY, given=mark),)) for mark in ("a", "b", "a", "c")]
+    assert [passes(counted.decide(each, NOW)) for each in too_many] == [True, True, True, False]
+    counted = limits('name = "k"\nkey = "from"\ndistinct = "client_network"\nrate = "1/day"')
+    assert all(passes(counted.decide(each, NOW)) for each in too_many)
+    ((_, rows),) = counted.rows(NOW)
+    assert [key for key, _ in rows] == ["<many>"]
+
+
+def test_authors_in_front_hide_none_from_a_limit_however_many_recipients_there_are():
+    counted = limits('name = "n"\nkey = ["from", "recipient"]\nrate = "1/day"')
+    recipients = [f"r{number}@b.example" for number in range(143)]
+    for number in range(2):
+        authors = [*(f"x{number}{one}@x.example" for one in range(7)), "const@evil.example"]
+        facts = message(authors, [], recipients)
+        assert passes(counted.decide(facts, NOW)) is (number == 0)
 
 
 def test_a_message_takes_part_in_a_limit_by_a_thousand_keys_at_most():
