@@ -1,7 +1,14 @@
-"""Redis and Valkey for daemons: one server, Sentinel or Cluster, behind one face.
+"""Redis and Valkey for daemons: one server, a master behind Sentinel, or a Cluster, behind one face.
 
-`url` says where they are, `servers` is what the rest of mxweir uses, `wire` has one
-connection, `master` keeps one up, and `single`, `sentinel` and `cluster` know which
-master a key belongs to. hiredis is imported here and nowhere else, and only once
-[redis] is configured.
+    url.py           where they are
+    servers.py       what the rest of mxweir asks them by
+    client.py        what the topologies have in common, and one server
+    sentinel.py, cluster.py    which master there is, or which has a key
+    master.py        one master: a connection that is kept up, a breaker, calls that go out again
+    wire.py          one connection: calls in order, each with its time
+    dial.py          how a connection is made: resolved, opened, logged in
+    subscription.py  one channel, listened to
+    call.py, script.py, slots.py, replies.py, errors.py, standing.py    what these speak of
+
+hiredis is imported here and nowhere else, and only once [redis] is configured.
 """
