@@ -182,3 +182,12 @@ def test_other_replies_are_read_and_their_nonsense_is_refused():
             read_peek(reply, shape())
         with pytest.raises(ValueError, match="no reply of the script"):
             read_apart(reply)
+
+
+def test_of_shapes_as_large_as_messages_make_them_few_are_remembered():
+    by = shapes()
+    limit = by._limits.limits[0]
+    for number in range(1, 200):
+        counters = (by.counter(limit, limit.paces.usual),) * number
+        assert by.shape(counters, True) is by.shape(counters, True)
+        assert sum(len(shape.counters) for shape in by._shapes.values()) <= 10_000
