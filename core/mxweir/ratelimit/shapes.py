@@ -47,8 +47,9 @@ CHARGE, PEEK, APART, GIVE_BACK = b"0", b"1", b"2", b"3"
 
 _KINDS = {"rate": b"0", "window": b"1", "distinct": b"2"}
 _OBSERVE, _ARGUMENT = 1, 2
+_MOST_SHAPES = 256
 _MOST_COUNTERS = 10_000
-"""In all shapes that are remembered, some 2 MB: by its recipients, a message may have thousands in its own."""
+"""In all shapes that are remembered, some 2 MB: that of a message to many may have thousands."""
 
 _MOST_QUESTIONS = 64
 
@@ -181,7 +182,7 @@ class Shapes:
         self._limits = limits
         self._usual = {limit: self.counter(limit, limit.paces.usual) for limit in limits.limits}
         self._shapes: dict[tuple[tuple[Counter, ...], bool], Shape] = {}
-        self._remembered = 0
+        self._counters = 0
         self._own: dict[tuple[str, str], Counter] = {}
 
     def counter(self, limit: Limit, pace: Pace) -> Counter:
@@ -226,10 +227,10 @@ class Shapes:
         """The shape of these counters, the same object each time."""
         found = self._shapes.get((counters, repeats))
         if found is None:
-            self._remembered += 1 + len(counters)
-            if self._remembered > _MOST_COUNTERS:
+            self._counters += len(counters)
+            if len(self._shapes) >= _MOST_SHAPES or self._counters > _MOST_COUNTERS:
                 self._shapes.clear()
-                self._remembered = 1 + len(counters)
+                self._counters = len(counters)
             found = self._shapes[counters, repeats] = Shape(counters, repeats)
         return found
 
