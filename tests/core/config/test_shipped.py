@@ -22,7 +22,6 @@ EXAMPLE = re.compile(r"^#(?=[\w\[])", re.MULTILINE)
 WITH_EXAMPLES = EXAMPLE.sub("", SHIPPED)
 
 
-
 def keys(kind: type[Any], place: Place = ()) -> Iterator[tuple[Place, Any]]:
     """Every key that is declared, with its field; of an array of tables, those of its rows."""
     for name, field in declared(kind).items():
