@@ -81,6 +81,14 @@ class Watched(Server):
         """As `redis.url` takes it."""
         return f"redis+sentinel://{','.join(f'{s.inet.host}:{s.inet.port}' for s in self.sentinels)}/{MASTER}"
 
+    @property
+    def guarded_url(self) -> str:
+        """The same for the user `mxweir`, with its password, there and at the sentinels."""
+        login = f"mxweir:{quote(PASSWORD)}@"
+        return (
+            f"{self.url.replace('//', f'//{login}')}?sentinel_user=mxweir&sentinel_password={quote(PASSWORD)}"
+        )
+
     def start(self) -> None:
         """Start all and wait until they have found each other."""
         for server in (self.master, self.replica, *self.sentinels):
