@@ -26,11 +26,10 @@ from mxweir.ratelimit.shapes import (
     read_apart,
     read_peek,
 )
-from mxweir.ratelimit.together import Offset, readable
+from mxweir.ratelimit.together import readable
 from mxweir.redis.errors import RedisError
 from mxweir.redis.script import Script
 from mxweir.redis.servers import Servers
-from mxweir.redis.slots import slot_of
 
 
 class Apart:
@@ -41,10 +40,6 @@ class Apart:
         self._clock = clock
         self._timeout = timeout
         self._script = script
-        self._offsets: dict[int, Offset] = {}
-        """By slot: each master has a clock of its own."""
-        self._any = Offset(clock)
-        """Of whichever answered, for slots that have not: masters have nearly the same time."""
 
     def ask(self, questions: Sequence[Question], then: Callable[[Sequence[Said] | RedisError], None]) -> None:
         """Ask about one question."""
@@ -60,7 +55,7 @@ class Apart:
     ) -> None:
         """Call the script about one limit; `until` is the time by our clock that the answer is waited for."""
         timeout = max(0.0, until - self._clock())
-        not_after = self._not_after(question, timeout) if mode == APART else 0
+        not_after = self._servers.offset(question.names[0]).not_after(timeout) if mode == APART else 0
         arguments = [*arguments_of(question.shape, question.arguments, not_after, mode), *more]
         self._servers.eval(self._script, question.names, arguments, then, timeout)
 
@@ -74,15 +69,7 @@ class Apart:
 
     def learn(self, question: Question, now: int) -> None:
         """The master that has the key has said what time it is (µs)."""
-        slot = slot_of(question.names[0])
-        if slot not in self._offsets:
-            self._offsets[slot] = Offset(self._clock)
-        self._offsets[slot].learn(now)
-        self._any.learn(now)
-
-    def _not_after(self, question: Question, timeout: float) -> int:
-        known = self._offsets.get(slot_of(question.names[0]), self._any)
-        return known.not_after(timeout)
+        self._servers.offset(question.names[0]).learn(now)
 
 
 class _Walk:

@@ -80,8 +80,11 @@ class Shared:
         self._servers = servers
         self._clock = clock
         self._observe = observe
-        kind = Apart if servers.clustered else Together
-        self._asker: Asker = kind(servers, clock, timeout, script)
+        self._asker: Asker = (
+            Apart(servers, clock, timeout, script)
+            if servers.clustered
+            else Together(servers, timeout, script)
+        )
         self._batch = 1 if servers.clustered else None
 
     def decide(self, facts: Sequence[AnyFacts], then: Callable[[Sequence[Outcome]], None]) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Concatenate, ParamSpec, TypeVar
 
-from mxweir.clock import Clock
 from mxweir.ratelimit.shapes import (
     CHARGE,
     PEEK,
@@ -23,9 +22,6 @@ from mxweir.redis.servers import Servers
 
 SCRIPT = Script(files("mxweir.ratelimit").joinpath("limits.lua").read_text("utf-8"))
 
-_BELIEVED = 10.0
-"""Seconds that a reply shows how far Redis's clock is ahead, up to twice that: it may be set back."""
-
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -42,48 +38,13 @@ def readable(
         return RedisError("nonsense", str(error))
 
 
-class Offset:
-    """How far Redis's clock is ahead of ours, at least: the most that a reply of the last seconds has shown.
-
-    A reply that was under way for long, or waited for our loop, shows less than there is.
-    """
-
-    __slots__ = ("_before", "_clock", "_most", "_since")
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._before: int | None = None
-        self._most: int | None = None
-        self._since = 0.0
-
-    def learn(self, now: int) -> None:
-        """Redis said that it was `now` (µs) when it did what we just heard of."""
-        heard = self._clock()
-        shown = now - int(heard * 1e6)
-        if self._most is None or heard - self._since > _BELIEVED:
-            self._before, self._most, self._since = self._most, shown, heard
-        else:
-            self._most = max(self._most, shown)
-
-    def not_after(self, timeout: float) -> int:
-        """Redis's time (µs) until which a call with this timeout is meant; 0 where it is not known yet.
-
-        Half of it: the answer needs as long to come back.
-        """
-        if self._most is None:
-            return 0
-        ahead = self._most if self._before is None else max(self._most, self._before)
-        return int((self._clock() + timeout / 2) * 1e6) + ahead
-
-
 class Together:
     """Asks Redis by one call for all questions of a shape."""
 
-    def __init__(self, servers: Servers, clock: Clock, timeout: float, script: Script = SCRIPT) -> None:
+    def __init__(self, servers: Servers, timeout: float, script: Script = SCRIPT) -> None:
         self._servers = servers
         self._timeout = timeout
         self._script = script
-        self._offset = Offset(clock)
 
     def ask(self, questions: Sequence[Question], then: Callable[[Sequence[Said] | RedisError], None]) -> None:
         """Ask about questions of one shape, at most `shape.most`."""
@@ -104,10 +65,10 @@ class Together:
             if isinstance(answer, RedisError):
                 then(answer)
                 return
-            self._offset.learn(answer.now)
+            self._servers.offset(names[0]).learn(answer.now)
             then(RedisError("timeout", "it came too late to be done") if answer.late else answer.said)
 
-        not_after = self._offset.not_after(self._timeout)
+        not_after = self._servers.offset(names[0]).not_after(self._timeout)
         self._call(names, arguments_of(shape, arguments, not_after, CHARGE), read)
 
     def peek(self, question: Question, then: Callable[[Peek | RedisError], None]) -> None:

@@ -11,6 +11,7 @@ from mxweir.redis.call import Call, Then
 from mxweir.redis.dial import Manners
 from mxweir.redis.errors import RedisError
 from mxweir.redis.master import Master
+from mxweir.redis.offset import Offset
 from mxweir.redis.script import Script
 from mxweir.redis.subscription import Subscription
 
@@ -27,6 +28,8 @@ class Client(ABC):
         self._clock = manners.clock
         self._scripts = manners.scripts
         self._subscriptions: list[Subscription] = []
+        self._unknown = Offset(manners.clock)
+        """Of no server."""
 
     @abstractmethod
     def masters(self) -> Sequence[Master]:
@@ -79,6 +82,11 @@ class Client(ABC):
     def ask(self, command: Sequence[bytes | str | int], key: bytes | str, then: Then, timeout: float) -> None:
         """Give a command where that key is ("": anywhere)."""
         self._send(key, Call(tuple(command), then, self._clock(), timeout))
+
+    def offset(self, key: bytes | str) -> Offset:
+        """How far the clock is ahead that a script has where that key is."""
+        master = self.master_of(key)
+        return self._unknown if master is None else master.offset
 
     def subscribe(
         self, channel: str, on_message: Callable[[bytes], None], on_connected: Callable[[], None]

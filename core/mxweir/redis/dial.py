@@ -111,6 +111,18 @@ async def greet(link: Link, login: Login, database: int, scripts: Iterable[Scrip
     return bytes(told[0]) if isinstance(told, list) and told and isinstance(told[0], bytes) else b""
 
 
+async def time_of(link: Link) -> int:
+    """What time the server has (µs); 0 where we may not ask. Raises RedisError."""
+    reply = await link.ask(("TIME",), _GREET_SECONDS)
+    if isinstance(reply, RedisError):
+        raise reply
+    try:
+        seconds, micros = map(int, reply)
+    except (TypeError, ValueError):
+        return 0
+    return seconds * 1_000_000 + micros
+
+
 def _unmasked(error: RedisError) -> RedisError:
     """A server that does not know AUTH repeats the password in its error."""
     if error.kind == "error":

@@ -16,8 +16,9 @@ from mxweir.breaker import Breaker, Change, Settings, State
 from mxweir.endpoint import Endpoint
 from mxweir.events import Trouble, Unanswered
 from mxweir.redis.call import Call, Words
-from mxweir.redis.dial import Manners, greet, open_link
+from mxweir.redis.dial import Manners, greet, open_link, time_of
 from mxweir.redis.errors import RedisError
+from mxweir.redis.offset import Offset
 from mxweir.redis.replies import error_of
 from mxweir.redis.standing import Standing
 from mxweir.redis.wire import Link
@@ -56,6 +57,8 @@ class Master:
         self._tried = asyncio.Event()
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.offset = Offset(self._clock)
+        """How far its clock is ahead; of the server that we are connected to, or were last."""
         self.endpoint: Endpoint | None = None
         """Where it was found last."""
         self.answered = 0
@@ -170,12 +173,17 @@ class Master:
         link = await open_link(endpoint, manners.tls, lambda: Link(self._clock))
         try:
             role = await greet(link, manners.login, manners.database, manners.scripts.values())
+            now = await time_of(link)
         except BaseException:
             link.close("it did not greet")
             raise
         if role == b"slave":
             link.close("it is a replica")
             raise RedisError("read-only", "it is a replica")
+        # The clock may be that of another server, as after a failover.
+        self.offset = Offset(self._clock)
+        if now:
+            self.offset.learn(now)
         return link
 
     def _at(self) -> str:

@@ -16,6 +16,7 @@ from mxweir.config.sections import Redis
 from mxweir.events import Observer
 from mxweir.metrics import Metrics
 from mxweir.redis.call import Then
+from mxweir.redis.offset import Offset
 from mxweir.redis.script import Script
 from mxweir.service import SettingError
 
@@ -53,6 +54,9 @@ class Servers(Protocol):
 
     def ask(self, command: Sequence[bytes | str | int], key: bytes | str, then: Then, timeout: float) -> None:
         """Give a command where that key is ("": anywhere); `timeout` in seconds."""
+
+    def offset(self, key: bytes | str) -> Offset:
+        """How far the clock is ahead that a script has where that key is; known since we are connected."""
 
     def subscribe(
         self, channel: str, on_message: Callable[[bytes], None], on_connected: Callable[[], None]

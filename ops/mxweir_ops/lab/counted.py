@@ -1,5 +1,6 @@
 """Limits counted in a private Redis, asked without a loop, at times that are set by hand."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from mxweir.ratelimit.limits import Limits, Outcome
 from mxweir.ratelimit.shared import Shared
 from mxweir.ratelimit.together import SCRIPT
 from mxweir.redis.errors import RedisError
+from mxweir.redis.offset import Offset
 from mxweir.redis.replies import error_of
 from mxweir.redis.script import Script
 from mxweir.testing import Recorder, SettableClock
@@ -39,6 +41,7 @@ class Direct:
         self.clustered = clustered
         self.calls: list[Sequence[Any]] = []
         """What was sent."""
+        self.ahead = Offset(time.monotonic)
         self._reader = hiredis.Reader()
         self._connection = connect(redis.unix, 10.0)
 
@@ -59,6 +62,10 @@ class Direct:
     def ask(self, command: Sequence[Any], key: Any, then: Callable[[object], None], timeout: float) -> None:
         """Give a command; its reply."""
         then(self.send(*command))
+
+    def offset(self, key: Any) -> Offset:
+        """How far its clock is ahead of that of whoever asks."""
+        return self.ahead
 
     def send(self, *words: bytes | str | int) -> Any:
         """The reply to a command, or a RedisError."""
@@ -94,6 +101,7 @@ class Counted:
         self.servers = servers
         self.told = Recorder()
         self.clock = SettableClock()
+        self._ahead = Offset(self.clock)
         self.limits = Limits(rules, FOLDER)
         script = Script(
             SCRIPT.source.decode().replace(TIME, "local now = tonumber(redis.call('GET', 'clock'))")
@@ -109,6 +117,7 @@ class Counted:
     def decide(self, *facts: AnyFacts) -> Sequence[Outcome]:
         """The outcomes, which are known at once."""
         answers: list[Sequence[Outcome]] = []
+        self.servers.ahead = self._ahead
         self.shared.decide(facts, answers.append)
         (outcomes,) = answers
         return outcomes

@@ -13,6 +13,7 @@ from mxweir.domains.match import Match, State
 from mxweir.events import PASS, Counted, Decided, Passed
 from mxweir.ratelimit.shared import Shared
 from mxweir.redis.errors import RedisError
+from mxweir.redis.offset import Offset
 from mxweir.redis.servers import Servers
 from mxweir.testing import Recorder, SettableClock
 from mxweir_policyd.deferred import Owed
@@ -40,6 +41,10 @@ class PaperRedis:
     def eval(self, script: object, keys: Any, args: Any, then: Any, timeout: float) -> None:
         """A call comes in."""
         self.waiting.append((keys, args, then))
+
+    def offset(self, key: object) -> Offset:
+        """How far its clock is ahead: not known."""
+        return Offset(self._clock)
 
     def answer(self) -> None:
         """Answer all that waits."""

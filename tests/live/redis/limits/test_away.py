@@ -9,6 +9,7 @@ from mxweir.config import loads
 from mxweir.events import Counted
 from mxweir.ratelimit.limits import Limits
 from mxweir.ratelimit.shared import Shared
+from mxweir.ratelimit.together import SCRIPT
 from mxweir.testing import Recorder, question
 from mxweir_ops.lab.counted import FOLDER
 
@@ -84,6 +85,17 @@ async def test_a_call_that_a_frozen_redis_finds_when_it_goes_on_charges_nothing(
     redis.thaw()
     await process.asker.until(lambda: redis.calls("time") > asked)
     assert await process.figures() == before
+
+
+async def test_nor_does_the_very_first_call_of_a_connection(redis, connected):
+    redis.cli("SCRIPT", "LOAD", SCRIPT.source)
+    process = Process(await connected(redis.unix_url))
+    redis.freeze()
+    assert not await process.refuses(instance="1")
+    assert process.decided_by == ["process"]
+    redis.thaw()
+    await process.asker.until(lambda: redis.calls("evalsha") == 1)
+    assert redis.cli("DBSIZE") == 0
 
 
 async def test_scripts_and_counters_that_a_restart_lost_are_nothing_to_worry_about(redis, process):
