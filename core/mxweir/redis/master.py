@@ -196,9 +196,13 @@ class Master:
             return
         now = self._clock()
         self.answered += 1
-        change = self._breaker.record(call.permit, True, now - call.sent, now)
-        if change is not None:
-            self._tell(change, None)
+        if call.words[0] in ("EVALSHA", "EVAL"):
+            change = self._breaker.record(call.permit, True, now - call.sent, now)
+            if change is not None:
+                self._tell(change, None)
+        else:
+            # What a plain command asks, a server still answers that is too full to count.
+            self._breaker.forget(call.permit)
         self._answer(call, reply)
 
     def _settle_error(self, call: Call, reply: Exception) -> None:

@@ -149,6 +149,16 @@ async def test_a_redis_that_has_no_room_is_left_alone_but_for_a_call_now_and_the
     assert asked < 40
 
 
+async def test_what_a_redis_without_room_still_answers_does_not_hide_that_it_cannot_count(place, connected):
+    asker = await connected(place.redis.url)
+    with full(place):
+        for _ in range(10):
+            await asker.ask("GET", "k")
+            await asker.ask("GET", "k")
+            await asker.eval()
+        await asker.until_told("Redis not available")
+
+
 async def test_what_is_read_only_from_the_start_is_told_and_not_asked(place, connected):
     with read_only(place):
         asker = await connected(place.redis.url)
