@@ -92,7 +92,9 @@ def test_systemd_accepts_the_installed_units_as_they_are(staged: tuple[Path, Pat
     result = subprocess.run(
         ["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False
     )
-    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+    # It also complains about units of other packages that this machine happens to have.
+    said = [line for line in result.stderr.splitlines() if not line.startswith("/lib/systemd/system/")]
+    assert (result.returncode, result.stdout, said) == (0, "", [])
 
 
 def test_users_and_directories_are_declared_where_systemd_reads_them(staged: tuple[Path, Path]) -> None:

@@ -54,6 +54,7 @@ def test_the_daemon_serves_without_libmilter_and_loads_nothing_of_the_milter_or_
     assert {name for name in names if name.startswith("mxweir_ops")} == {
         "mxweir_ops",
         "mxweir_ops.cli",
+        "mxweir_ops.connection_string",
         "mxweir_ops.options",
         "mxweir_ops.commands",
         "mxweir_ops.commands.daemons",
