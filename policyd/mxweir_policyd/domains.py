@@ -147,17 +147,22 @@ class RelayDomains:
             self._pend(True)
         async with self._loading:
             try:
+                await self._complete(events)
                 await in_thread(partial(self._file.load, self._replica, events.append))
             finally:
                 self._loads -= 1
                 if not self._loads:
                     self._pend(False)  # also where it failed: what it has is what counts
-            try:
-                await in_thread(self._replica.complete)
-            except ReplicaError as error:
-                events.append(Trouble("domain table not completed", f"{error}; lookups are slower"))
         for event in events:
             self._observe(event)
+
+    async def _complete(self, events: list[Event]) -> None:
+        """Before anybody is refused by the flags."""
+        try:
+            if await in_thread(self._replica.complete):
+                events.append(Trouble("domain table repaired", "its flags were damaged", "error"))
+        except ReplicaError as error:
+            events.append(Trouble("domain table not completed", f"{error}; lookups are slower"))
 
     def _pend(self, pending: bool) -> None:
         self._replica.pending = pending

@@ -11,8 +11,10 @@ from unittest.mock import Mock, patch
 import pytest
 
 from mxweir.config import Config, loads
-from mxweir.domains.match import Match, State
+from mxweir.domains.chunks import name_of, number_of
+from mxweir.domains.match import Match, State, digest
 from mxweir.domains.record import FROM_FILE, Record
+from mxweir.events import Event, Trouble
 from mxweir.metrics import Metrics
 from mxweir.service import SettingError
 from mxweir_policyd.domains import RelayDomains
@@ -37,6 +39,32 @@ def test_one_load_of_the_domains_file_ends_before_the_next_begins(tmp_path: Path
     steps: list[str] = []
     asyncio.run(twice())
     assert steps == ["begins", "ends"] * 2
+
+
+def test_flags_that_are_damaged_are_mended_before_anybody_is_refused_by_them(tmp_path: Path) -> None:
+    class Looking(DomainsFile):
+        def load(self, replica: Replica, observe: Callable[..., None]) -> bool:
+            said.append(replica.ask("known.example"))
+            return True
+
+    async def load() -> None:
+        domains = RelayDomains(loads(f'state_dir = "{tmp_path}"'), told.append, Metrics("policyd"))
+        domains._file = Looking(tmp_path / "domains", 0.2)
+        said.append(domains._replica.ask("known.example"))
+        await domains._load()
+        domains.close()
+
+    replica = Replica(tmp_path)
+    replica.add([Record("known.example")], FROM_FILE)
+    with replica._environment.begin(write=True) as write:
+        name = name_of(number_of(digest("known.example")))
+        write.put(name, bytes(11 * len(write.get(name) or b"")))
+    replica.close()
+    said: list[State] = []
+    told: list[Event] = []
+    asyncio.run(load())
+    assert said == [State.FAILED, State.OURS]
+    assert Trouble("domain table repaired", "its flags were damaged", "error") in told
 
 
 @pytest.mark.parametrize("fault", [None, RuntimeError("no")])

@@ -13,10 +13,11 @@ for it would find it there again.
 import struct
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import lmdb
 
-from mxweir.domains.chunks import CHUNKS, NOTHING, PREFIX, look_up, name_of, number_of
+from mxweir.domains.chunks import CHUNKS, NOTHING, PREFIX, look_up, name_of, number_of, wide
 from mxweir.domains.match import State, digest, find
 from mxweir.domains.record import DISABLED
 
@@ -26,8 +27,11 @@ FLAGS = b"flags"
 HEAD = PREFIX + b"head"
 """The key that says that the flags of all domains are there."""
 
-head = struct.Struct(">IQ")
-"""How many chunks there are, and how many domains that include their subdomains."""
+head = struct.Struct(">IQI")
+"""How many chunks there are, how many domains that include their subdomains, the XOR of all checksums."""
+
+_CHUNKS = struct.Struct(">I")
+"""The begin of it, which it has had in all times."""
 
 _HASH = 32
 
@@ -82,9 +86,9 @@ class Flags:
 
     def _look(self, read: "lmdb.Transaction[memoryview]") -> None:
         """After each change: pages may have been written anew."""
-        told = read.get(HEAD)
-        self._there = told is not None
-        self._chunks, self._wide = (0, 0) if told is None else head.unpack(told)
+        told = read.get(HEAD, b"")
+        self._there = len(told) == head.size
+        self._chunks, self._wide, _ = head.unpack(told) if self._there else (0, 0, 0)
         self._known = [None] * CHUNKS
         self._seen = read.id()
 
@@ -100,7 +104,21 @@ def _written(path: Path) -> tuple[int, int] | None:
 def count(read: "lmdb.Transaction[Any]") -> int:
     """The records in the table of this host, among which the flags stand."""
     told = read.get(HEAD)
-    return int(read.stat()["entries"]) - (0 if told is None else 1 + head.unpack(told)[0])
+    return int(read.stat()["entries"]) - (0 if told is None else 1 + _CHUNKS.unpack_from(told)[0])
+
+
+def checksum(name: bytes, chunk: bytes) -> int:
+    """What of the head's last figure is of this chunk."""
+    return crc32(chunk, crc32(name))
+
+
+def whole(read: "lmdb.Transaction[bytes]", database: Any) -> bool:
+    """Whether the flags are there as they were written: 0.3 s for ten million domains. Raises lmdb.Error."""
+    there, wides, total = 0, 0, 0
+    for name in map(name_of, range(CHUNKS)):
+        if (chunk := read.get(name, db=database)) is not None:
+            there, wides, total = there + 1, wides + wide(chunk), total ^ checksum(name, chunk)
+    return read.get(HEAD, db=database) == head.pack(there, wides, total)
 
 
 def is_record(item: tuple[bytes, bytes]) -> bool:

@@ -5,8 +5,8 @@ from typing import Any
 
 import lmdb
 
-from mxweir.domains.chunks import PREFIX, changed, name_of, number_of, wide
-from mxweir.domains.flags import HEAD, head, is_record
+from mxweir.domains.chunks import CHUNKS, PREFIX, changed, name_of, number_of, wide
+from mxweir.domains.flags import HEAD, checksum, head, is_record
 
 _MOST = 100_000
 """Changes that wait to be written chunk by chunk: some 20 MB; a sorted import leaves few chunks half done."""
@@ -19,17 +19,24 @@ class Flagging:
     """What one transaction changes; `finish` it before its end.
 
     `records` and `database` are where the records and the flags are. Where no flags
-    were ever made they are made at once, of all records: a second for each million.
+    were ever made, or `anew`, they are made at once, of all records: a second for each
+    million.
     """
 
-    def __init__(self, write: "lmdb.Transaction[bytes]", records: Any, database: Any) -> None:
+    def __init__(
+        self, write: "lmdb.Transaction[bytes]", records: Any, database: Any, anew: bool = False
+    ) -> None:
         self._write = write
         self._database = database
         self._waiting: dict[bytes, int] = {}
         told = write.get(HEAD, db=database)
-        self._chunks, self._wide = head.unpack(told) if told else (0, 0)
-        if told is None:
-            self._make(records)
+        self._chunks = self._wide = self._sum = 0
+        if told is not None and len(told) == head.size and not anew:
+            self._chunks, self._wide, self._sum = head.unpack(told)
+            return
+        for name in (HEAD, *map(name_of, range(CHUNKS if told is not None or anew else 0))):
+            write.delete(name, db=database)
+        self._make(records)
 
     def note(self, key: bytes, raw: bytes | None) -> None:
         """The record of a SHA-256 becomes this; None for none."""
@@ -41,7 +48,7 @@ class Flagging:
         """There are no records any more; nothing else is in the database."""
         self._write.drop(self._database, delete=False)
         self._waiting.clear()
-        self._chunks = self._wide = 0
+        self._chunks = self._wide = self._sum = 0
         self._tell()
 
     def finish(self) -> None:
@@ -57,7 +64,10 @@ class Flagging:
             chunk = changed(former, dict(group))
             self._chunks += bool(chunk) - bool(former)
             self._wide += wide(chunk) - wide(former)
+            if former:
+                self._sum ^= checksum(name, former)
             if chunk:
+                self._sum ^= checksum(name, chunk)
                 self._write.put(name, chunk, db=self._database)
             elif former:
                 self._write.delete(name, db=self._database)
@@ -65,7 +75,9 @@ class Flagging:
         self._tell()
 
     def _tell(self) -> None:
-        self._write.put(HEAD, head.pack(self._chunks, self._wide), db=self._database)
+        # Not below 0, which a damaged chunk could make of them: the next `whole` finds that.
+        figures = max(0, self._chunks), max(0, self._wide), self._sum
+        self._write.put(HEAD, head.pack(*figures), db=self._database)
 
     def _make(self, records: Any) -> None:
         after = PREFIX

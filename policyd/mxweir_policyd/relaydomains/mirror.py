@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import lmdb
 
-from mxweir.domains.flags import FLAGS
+from mxweir.domains.flags import FLAGS, whole
 from mxweir.domains.reader import DATABASES, FROZEN, JOURNAL, META, POSTGRES, PROGRESS, RECORDS
 from mxweir.domains.record import DISABLED, Record
 from mxweir_policyd.relaydomains.flagging import Flagging
@@ -83,7 +83,8 @@ class Mirror:
             self._records, self._meta, self._losses, self._journal, self._flags = (
                 self._environment.open_db(name, write) for name in (RECORDS, META, _LOSSES, JOURNAL, FLAGS)
             )
-            Flagging(write, self._records, self._flags).finish()
+            anew = not whole(write, self._flags)
+            Flagging(write, self._records, self._flags, anew).finish()
 
     def close(self) -> None:
         """Give the file back."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import lmdb
 
-from mxweir.domains.flags import HEAD, Flags, count, is_record
+from mxweir.domains.flags import HEAD, Flags, count, is_record, whole
 from mxweir.domains.match import NOT_OURS, Match, State, digest, find
 from mxweir.domains.reader import HERE
 from mxweir.domains.record import FROM_COMMAND, FROM_FILE, Record, said, unsaid
@@ -107,16 +107,21 @@ class Replica:
         self.unsure = self._marker.exists()
         free_places(self._environment)
 
-    def complete(self) -> None:
-        """Make what a table lacks that was written before there were flags. Raises ReplicaError.
+    def complete(self) -> bool:
+        """Make the flags of a table that has none; or anew where they are damaged: returns whether they were.
 
         It takes a second for each million domains, and the lock of who changes the table.
+        Raises ReplicaError.
         """
-        with self._environment.begin() as read:
-            there = read.get(HEAD) is not None
-        if not there:
-            with self._changing():
+        try:
+            with self._environment.begin() as read:
+                there, good = read.get(HEAD) is not None, whole(read, self._environment.open_db(None, read))
+        except lmdb.Error as error:
+            raise ReplicaError(f"{self.path}: cannot be read: {error}") from None
+        if not good:
+            with self._changing(anew=True):
                 pass
+        return there and not good
 
     def displaced(self) -> bool:
         """Whether the file was removed, or another one is in its place, where others look and write.
@@ -266,10 +271,10 @@ class Replica:
             return True
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[tuple["lmdb.Transaction[bytes]", Flagging]]:
+    def _changing(self, anew: bool = False) -> Iterator[tuple["lmdb.Transaction[bytes]", Flagging]]:
         with writing(self._environment, self.path) as write:
             main = self._environment.open_db(None, write)
-            flags = Flagging(write, main, main)
+            flags = Flagging(write, main, main, anew)
             yield write, flags
             flags.finish()
 

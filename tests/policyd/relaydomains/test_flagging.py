@@ -1,5 +1,6 @@
 """The flags beside the records say what the records say, whoever changed these, and however that ended."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -191,6 +192,54 @@ def test_a_replica_of_former_times_answers_and_is_completed_by_its_writer(tmp_pa
         assert not reader.knows(NAMES[0])
         reader.tick()
         assert [reader.knows(name) for name in NAMES] == [True] * 4 + [False] * 4
+
+
+def damage(path: Path, name: str) -> None:
+    """Let a bit of the domain's flags be another one, and not that of its record."""
+    content, key = bytearray(path.read_bytes()), digest(name)
+    found = [match.start() for match in re.finditer(re.escape(key[2:12]), bytes(content))]
+    flags = [at for at in found if content[at - 2 : at] != key[:2]]
+    assert flags
+    for at in flags:
+        content[at] ^= 1
+    path.write_bytes(content)
+
+
+def test_flags_that_are_damaged_are_made_anew_from_the_records(tmp_path: Path) -> None:
+    table = {name: Record(name, include_subdomains=True) for name in NAMES}
+    with closing(Replica(tmp_path)) as replica:
+        replica.replace(FROM_FILE, table, 1.0)
+        assert not replica.complete()
+    damage(tmp_path / HERE, NAMES[2])
+    with closing(Replica(tmp_path)) as replica:
+        assert replica.ask(NAMES[2]) is State.NOT_OURS
+        replica.add([Record("another.example")], FROM_COMMAND)
+        assert replica.complete()
+        assert by_flags(replica) == [State.OURS] * 8
+        assert replica.count() == 9
+        assert not replica.complete()
+
+
+def test_a_replica_whose_flags_are_damaged_has_them_made_anew_by_its_writer(tmp_path: Path) -> None:
+    with closing(Mirror(tmp_path)) as mirror:
+        mirror.apply([item(name, "plain") for name in NAMES], 1.0)
+    damage(tmp_path / POSTGRES, NAMES[2])
+    for known in (False, True):
+        with closing(TableReader(tmp_path / POSTGRES, RECORDS)) as reader:
+            assert reader.knows(NAMES[2]) is known
+        Mirror(tmp_path).close()
+
+
+def test_flags_with_another_head_are_not_asked_and_are_made_anew(tmp_path: Path) -> None:
+    with closing(Replica(tmp_path)) as replica:
+        replica.add([Record(name) for name in NAMES], FROM_COMMAND)
+        with replica._environment.begin(write=True) as write:
+            write.put(HEAD, write.get(HEAD)[:12])
+        assert by_flags(replica) == [None] * 8
+        assert replica.count() == 8
+        assert all(replica.ask(name) is State.OURS for name in NAMES)
+        replica.remove(NAMES[0], FROM_COMMAND)
+        assert by_flags(replica) == [State.NOT_OURS] + [State.OURS] * 7
 
 
 @pytest.mark.parametrize("after", range(4))
