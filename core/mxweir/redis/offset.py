@@ -1,6 +1,6 @@
 """How far a Redis's clock is ahead of ours, so that a call can say until when it is meant. Pure."""
 
-from mxweir.clock import Clock
+from collections.abc import Callable
 
 _BELIEVED = 10.0
 """Seconds that a reply shows how far Redis's clock is ahead, up to twice that: it may be set back."""
@@ -14,7 +14,7 @@ class Offset:
 
     __slots__ = ("_before", "_clock", "_most", "_since")
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._before: int | None = None
         self._most: int | None = None
