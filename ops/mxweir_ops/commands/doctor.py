@@ -14,7 +14,7 @@ from mxweir_ops.owner import become_owner
 
 def add_parser(subparsers: Any) -> None:
     """Declare the command."""
-    text = "look whether everything is in order: configuration, sockets, domains, PostgreSQL"
+    text = "look whether everything is in order: configuration, sockets, domains, PostgreSQL, Redis"
     parser = subparsers.add_parser("doctor", help=text, description=text)
     parser.set_defaults(run=run)
     parser.add_argument(
