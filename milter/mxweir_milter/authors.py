@@ -33,8 +33,8 @@ MANY = b"<many>"
 MOST = 8
 """Different addresses that count each."""
 
-_MOST_BYTES = 65_536
-"""Of all fields of a name together; Postfix hands over 60,000 of one."""
+_MOST_BYTES = 16_384
+"""Of all fields of a name together. Postfix hands over 60,000 of one; they are kept beside `max_memory`."""
 
 _MOST_FIELDS = 100
 """Of one name. RFC 5322 has one; thousands of tiny ones would take many times their size in memory."""
