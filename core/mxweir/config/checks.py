@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 _MESSAGE_KEYS = ("recipient", "recipient_domain")
 _ORGS = ("sender_org", "from_org", "reply_to_org")
+_DOMAINS = ("sender_domain", "recipient_domain", *_ORGS)
 _ADDRESSES = ("sender", "recipient", "from", "reply_to")
 _MOST_VALUES = 100_000
 
@@ -185,10 +186,21 @@ def _folded(key: str, text: str, place: Place, folder: Folder) -> Iterator[Probl
         yield Problem(place, "an empty value would match nothing")
     elif key in ("client_address", "client_network"):
         yield from _client(key, text, place, folder)
+    elif key in _DOMAINS and (text.startswith(".") or not set("@*/ ").isdisjoint(text)):
+        wider = '; "sender_org" has all below it too' if key == "sender_domain" else ""
+        yield Problem(place, f'"{text}" is no domain such as example.org{wider}')
+    elif key in _ADDRESSES and not _is_address(text):
+        yield Problem(place, f'"{text}" is no address such as bob@example.org')
     elif key in _ORGS and registrable_domain(folded) != folded:
         yield Problem(place, f'"{text}" is no registrable domain; write "{registrable_domain(folded)}"')
     elif key in _ADDRESSES and folded != text.lower() and text.isascii():
         yield Problem(place, f'"{text}" is seen as "{folded}"; write that')
+
+
+def _is_address(text: str) -> bool:
+    """A whole address, "<>", or a local user's name: what has a dot and no @ was meant as a domain."""
+    local, at, domain = text.rpartition("@")
+    return bool(local and domain) if at else "." not in text
 
 
 def _client(key: str, text: str, place: Place, folder: Folder) -> Iterator[Problem]:

@@ -28,7 +28,7 @@ expires = 2027-01-31T12:00:00Z
 name = "pair"
 key = ["sender_org", "recipient"]
 rate = "3/10 minutes"
-overrides = { "example.org, bob@example.net" = "unlimited", '"q s"@x.example, b@c.example' = "5/day" }
+overrides = { "example.org, bob@example.net" = "unlimited", 'x.example, "q s"@c.example' = "5/day" }
 """
 
 
