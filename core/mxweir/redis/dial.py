@@ -1,6 +1,7 @@
 """How a connection to Redis is made: resolved, opened, logged in, with the scripts in place."""
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Sequence
@@ -79,7 +80,14 @@ async def open_link(endpoint: Endpoint, tls: Tls | None, make: Callable[[], Link
     except TimeoutError:
         raise RedisError("connection", f"not connected within {_OPEN_SECONDS:g} s") from None
     except (OSError, ValueError) as error:  # ssl.SSLError is the one, what IDNA says of a name the other
-        raise RedisError("connection", getattr(error, "strerror", None) or str(error)) from None
+        raise RedisError("connection", _told(error)) from None
+
+
+def _told(error: OSError | ValueError) -> str:
+    """What the system says; asyncio puts an address in its place, which the event has already."""
+    text = getattr(error, "strerror", None) or str(error)
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number and text.startswith("Connect call failed") else text
 
 
 async def greet(link: Link, login: Login, database: int, scripts: Iterable[Script]) -> bytes:

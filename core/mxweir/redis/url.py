@@ -97,8 +97,10 @@ def parse_url(text: str) -> Url:
 
 def _sentinel(hosts: str, path: str, query: str, tls: bool, login: Login) -> Url:
     master, _, database = path.partition("/")
-    if not master:
-        raise ValueError("behind the sentinels stands what they call the master, such as /mymaster")
+    if not master or (master.isdigit() and not database):
+        raise ValueError(
+            "behind the sentinels stands what they call the master, such as /mymaster or /mymaster/0"
+        )
     options = _options(query, ("sentinel_user", "sentinel_password"))
     return Url(
         Topology.SENTINEL,

@@ -1,10 +1,14 @@
+import socket
 import subprocess
 import sys
 
 import pytest
 
 from mxweir.config import Redis as Settings
+from mxweir.endpoint import Inet
 from mxweir.metrics import Metrics, Reading
+from mxweir.redis.dial import open_link
+from mxweir.redis.errors import RedisError
 from mxweir.redis.servers import add_gauge, connect
 from mxweir.redis.url import parse_url
 from mxweir.testing import Recorder
@@ -46,3 +50,11 @@ async def test_a_gauge_has_the_masters_by_whether_they_are_there_and_nothing_wit
     add_gauge(metrics, lambda: used[1])
     values = [each.values for each in metrics.figures() if isinstance(each, Reading) and "redis" in each.name]
     assert values[1] == {("available",): 0, ("away",): 1}
+
+
+async def test_where_nobody_listens_the_reason_is_the_systems_own_word():
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with pytest.raises(RedisError) as error:
+            await open_link(Inet(*nobody.getsockname()), None, lambda: pytest.fail("nobody listens"))
+    assert str(error.value) == "connection: Connection refused"

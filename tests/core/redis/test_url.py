@@ -59,6 +59,7 @@ def test_a_url_says_where_redis_is_and_who_we_are_to_it(text, url):
         ("redis+unix:///a%00b", "a unix socket is written"),
         ("redis+unix:///a?database=1", "stands only db"),
         ("redis+sentinel://a,b", "what they call the master"),
+        ("redis+sentinel://a,b/0", "such as /mymaster or /mymaster/0"),
         ("redis+sentinel://a/m?hunter2", "stands only sentinel_user and sentinel_password"),
         ("redis+cluster://a,b/0", "it has no databases"),
         ("redis+cluster://" + ",".join(["a"] * 65), "more than 64 hosts"),
