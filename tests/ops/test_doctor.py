@@ -88,10 +88,18 @@ def test_no_configuration_at_all_is_misuse(tmp_path, capsys):
     assert "cannot be read" in capsys.readouterr().err
 
 
-def test_a_file_with_passwords_that_all_can_read_is_bad(doctor, file):
+@pytest.mark.parametrize(
+    "secret",
+    [
+        '[postgres]\ndsn = "host=db"\n',
+        '[redis]\nurl = "redis://:secret@h"\n',
+        '[[milter.engine]]\ntype = "rspamd"\naddress = "inet:127.0.0.1:11334"\npassword = "secret"\n',
+    ],
+)
+def test_a_file_with_passwords_that_all_can_read_is_bad(doctor, file, secret):
     assert doctor("configuration")[0] == 0
     with file.open("a") as more:
-        more.write('[postgres]\ndsn = "host=db"\n')
+        more.write(secret)
     file.chmod(0o644)
     status, found = doctor("configuration")
     assert (status, found[file.name]) == (

@@ -66,6 +66,16 @@ def test_a_dsn_that_libpq_would_not_take_is_misuse_of_the_option(
     assert "cret" not in error
 
 
+@pytest.mark.parametrize("option", [("--tenant", "acme"), ("--dsn", "dbname=mxweir")])
+def test_what_is_only_for_postgresql_is_not_passed_over_where_there_is_none(
+    domains: Mxweir, option: tuple[str, str]
+) -> None:
+    assert domains("add", "a.example", *option, status=2) == (
+        "",
+        "mxweir domains: the domains are not in PostgreSQL: there is no [postgres] in the configuration\n",
+    )
+
+
 def test_domains_are_added_and_removed(domains: Mxweir) -> None:
     assert domains("add", "Example.ORG", ".tree.example")[0] == "2 added, 2 in the table\n"
     assert domains("add", "example.org", "bücher.example") == ("1 added, 3 in the table\n", "")

@@ -151,6 +151,7 @@ def test_a_reset_key_begins_anew_with_every_limit_and_no_other_key_does(host: Ho
     assert uses(run, host, "show", "bob@reset.example")["sender"]["used"] == 0
     assert host.ask(sender="bob@reset.example") == "DUNNO"
     assert host.ask(sender="eve@reset.example").startswith("550")
+    assert "reset   what was used until now:" in run(host, "reset", "bob@reset.example")[1].splitlines()
     assert uses(run, host, "reset", "reset.example", "--limit", "org")["org"]["used"] > 0
     assert uses(run, host, "show", "reset.example", "--limit", "org")["org"]["used"] == 0
 

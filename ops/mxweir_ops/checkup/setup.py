@@ -12,6 +12,7 @@ def check(host: Host) -> Iterator[Finding]:
     yield Finding(GOOD, str(file), "no mistakes")
     for warning in config.warnings:
         yield Finding(NOTE, str(file), warning)
-    secret = config.postgres is not None or config.redis is not None
+    engine = any(engine.password for engine in config.milter.engine)
+    secret = engine or config.postgres is not None or config.redis is not None
     if secret and file.stat().st_mode & stat.S_IROTH:
         yield Finding(BAD, str(file), "it may hold passwords and is readable for all: chmod o-r")

@@ -101,6 +101,8 @@ def _work(name: str, here: Work) -> Work:
         if getattr(args, "postfix_lmdb", None) is not None:
             return export_tables(args, config)  # of what this host knows, as Postfix on it does
         if config.postgres is None:
+            if getattr(args, "dsn", None) or getattr(args, "tenant", None):
+                return _only_in_postgres()
             return here(args, config)
         try:
             # psycopg is an extra

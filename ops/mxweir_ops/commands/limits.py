@@ -47,7 +47,8 @@ def show(args: argparse.Namespace) -> int:
 
 def forget(args: argparse.Namespace) -> int:
     """Reset a key, and print what it used."""
-    return _print(args, counters(load(args.config), args.limit).show(args.key, reset=True))
+    shown = counters(load(args.config), args.limit).show(args.key, reset=True)
+    return _print(args, shown, "reset   what was used until now:")
 
 
 def most_used(args: argparse.Namespace) -> int:
@@ -65,7 +66,7 @@ def most_used(args: argparse.Namespace) -> int:
     return GOOD
 
 
-def _print(args: argparse.Namespace, shown: Shown) -> int:
+def _print(args: argparse.Namespace, shown: Shown, *done: str) -> int:
     if args.json:
         uses = [each._asdict() for each in shown.uses]
         print(json.dumps({"source": shown.source, "uses": uses, "passed_over": shown.passed_over}))
@@ -75,7 +76,7 @@ def _print(args: argparse.Namespace, shown: Shown) -> int:
     if not shown.uses:
         print(f"mxweir limits: no limit counts by a key such as {args.key!r}", file=sys.stderr)
         return FINDING
-    print("\n".join([f"source  {shown.source}", "", *_rows(map(_cells, shown.uses))]))
+    print("\n".join([f"source  {shown.source}", *done, "", *_rows(map(_cells, shown.uses))]))
     return GOOD
 
 
