@@ -50,7 +50,7 @@ def in_redis(settings: Redis, record: Record) -> Done | None:
         case [bytes(version)] | [bytes(version), None]:
             return Done(record._replace(made=int(version)), None, EVERYWHERE)
         case [bytes(version), bytes(before)]:
-            return Done(record._replace(made=int(version)), parse(before.decode()), EVERYWHERE)
+            return Done(record._replace(made=int(version)), remote.record_of(before), EVERYWHERE)
     raise RedisAwayError(f"Redis ({settings.url}) said {reply!r:.100}, which is no answer of the script")
 
 
@@ -94,7 +94,10 @@ class _Reading:
         version = 0
         while True:
             reply = await client.eval(remote.SINCE, self._names.keys, [str(version), remote.PAGE])
-            reading = remote.read(reply)
+            try:
+                reading = remote.read(reply, version)
+            except ValueError as error:
+                raise RedisAwayError(f"the list in Redis cannot be read: {error}") from None
             found |= {record.field: record for record in reading.records}
             if not reading.more:
                 return list(found.values())

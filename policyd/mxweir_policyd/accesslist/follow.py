@@ -157,7 +157,7 @@ class Follower:
             self.lag = max(0.0, (reading.now - min(said)) / 1e6) + monotonic() - asked
 
     async def _since(self, version: int) -> Reading:
-        reading = remote.read(_reply(await self._call(SINCE, [str(version), PAGE])))
+        reading = remote.read(_reply(await self._call(SINCE, [str(version), PAGE])), version)
         if reading.bad:
             self._observe(Trouble("access entries not understood", f"{reading.bad} records in Redis"))
         return reading

@@ -80,7 +80,10 @@ class Record(NamedTuple):
 def parse(line: str) -> Record:
     """A record from its line; raises ValueError for whatever we would not have written."""
     version, made, said = line.split(" ", 2)
-    found = json.loads(said)
+    try:
+        found = json.loads(said)
+    except RecursionError:
+        raise ValueError("lists within lists") from None
     if not isinstance(found, list) or len(found) != 6:
         raise ValueError("not six values")
     key, value, action, reason, expires, by = found

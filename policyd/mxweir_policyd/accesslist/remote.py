@@ -61,13 +61,14 @@ def restore(names: Names, saw: str, known: int, records: Iterable[Record]) -> li
     return [names.channel, MOST, saw, str(known), *(text for word in words for text in word)]
 
 
-def read(reply: object) -> Reading:
-    """What SINCE replied; raises ValueError if it is nothing that it can have said."""
+def read(reply: object, after: int = 0) -> Reading:
+    """What SINCE replied of what was said `after` a version; ValueError for what it cannot have said."""
     if not isinstance(reply, list) or len(reply) < 4 or not all(isinstance(part, bytes) for part in reply):
         raise ValueError(f"no reply of the script: {reply!r:.100}")
     now, history, version, floor = (part.decode() for part in reply[:4])
     lines = reply[4:]
-    records = [record for line in lines if (record := _record(line)) is not None]
+    # One that is no later, though it is asked for what is: with it, reading on would never end.
+    records = [record for line in lines if (record := record_of(line)) is not None and record.version > after]
     # Where the page ends, the last line that can be read tells.
     last = max((record.version for record in records), default=int(version))
     more = len(lines) >= PAGE and last < int(version)
@@ -87,7 +88,8 @@ def in_step(reading: Reading, history: str, known: int) -> bool:
     return same and reading.floor <= known <= reading.version
 
 
-def _record(line: bytes) -> Record | None:
+def record_of(line: bytes) -> Record | None:
+    """A record as Redis has it; None if it is none."""
     try:
         return parse(line.decode())
     except ValueError:

@@ -29,7 +29,7 @@ from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import LabError, wait_until
 from mxweir_ops.lab.redis import Redis
 from mxweir_ops.lab.redis_topologies import Cluster
-from mxweir_policyd.accesslist import kept
+from mxweir_policyd.accesslist import kept, remote
 
 SOON = 20.0
 """Seconds in which what is told has come everywhere, on a busy machine."""
@@ -233,6 +233,24 @@ def test_an_entry_survives_a_restart_of_a_host_while_redis_is_down_and_ends_when
     for host in hosts.both:
         assert soon(host, lambda host: host.refuses("x@c.example"))
         assert host.refuses("x@kept.example")
+
+
+def test_a_list_in_redis_that_cannot_be_read_is_said_and_that_of_this_host_is_shown(
+    hosts: Hosts, run: Run
+) -> None:
+    assert run(hosts.one, "block", "sender_org", "readable.example")[0] == 0
+    assert soon(hosts.one, lambda host: host.keeps("readable.example"))
+    records = remote.Names("mxweir").records
+    version = hosts.redis.cli("HGET", records, "version")
+    hosts.redis.cli("HSET", records, "version", "no number")
+    try:
+        status, out, err = run(hosts.one, "list")
+    finally:
+        hosts.redis.cli("HSET", records, "version", version)
+    assert status == 0
+    assert "readable.example" in out
+    assert err.startswith("mxweir list: the list in Redis cannot be read: ")
+    assert len(err.splitlines()) == 1
 
 
 def test_a_key_is_shown_as_all_hosts_have_counted_it(hosts: Hosts, run: Run) -> None:

@@ -54,6 +54,7 @@ def test_a_record_comes_back_from_its_line_as_it_was(record):
         "",
         "1 2 {}",
         "1 2 []",
+        f"1 2 {'[' * 100_000}",
         '1 2 ["sender","a@b","block","",null]',
         '1 2 ["sender","a@b","block","",null,"",1]',
         '1 2 ["sender","a@b","drop","",null,""]',

@@ -86,3 +86,9 @@ def test_a_change_says_when_it_may_be_forgotten_and_a_withdrawal_leaves_that_to_
     assert remote.change(NAMES, word(1, expires=1.5))[-2:] == ["1500", ""]
     assert remote.change(NAMES, word(1))[-2:] == ["", ""]
     assert remote.change(NAMES, word(1, ""))[-2:] == ["", "withdraw"]
+
+
+def test_records_that_are_no_later_than_what_is_known_do_not_keep_it_reading():
+    lines = [word(5).line().encode()] * remote.PAGE
+    found = remote.read([b"9", b"7", b"1000", b"0", *lines], after=5)
+    assert (found.records, found.more, found.bad) == ([], False, remote.PAGE)
