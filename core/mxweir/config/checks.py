@@ -18,6 +18,8 @@ _ORGS = ("sender_org", "from_org", "reply_to_org")
 _DOMAINS = ("sender_domain", "recipient_domain", *_ORGS)
 _ADDRESSES = ("sender", "recipient", "from", "reply_to")
 _MOST_VALUES = 100_000
+_REDIS_SHARE = 0.8
+"""Of policyd.deadline: when Redis has not answered by then, there is still something to be done."""
 
 
 def problems(config: Config) -> Iterator[Problem]:
@@ -77,10 +79,11 @@ def _redis(config: Config) -> Iterator[Problem]:
     redis = config.redis
     if redis is None:
         return
-    if redis.timeout >= config.policyd.deadline:
+    if redis.timeout > round(_REDIS_SHARE * config.policyd.deadline, 6):
         yield Problem(
             ("redis", "timeout"),
-            "does not lie below policyd.deadline: the limits in the process would answer too late",
+            f"lies above {_REDIS_SHARE:.0%} of policyd.deadline: "
+            "the limits in the process would answer too late",
         )
     if (redis.cert is None) != (redis.key is None):
         yield Problem(("redis", "key" if redis.key else "cert"), "cert and key come together or not at all")

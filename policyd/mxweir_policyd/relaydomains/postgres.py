@@ -29,7 +29,7 @@ class PostgresDomains:
         postgres = _required(config)
         self.index = Index(here, TableReader(config.state_dir / POSTGRES, RECORDS))
         self._confirmations = Confirmations(_rules(config), self._condition, count)
-        self._asker = Asker(postgres, self._confirmations, config.policyd.deadline, observe)
+        self._asker = Asker(postgres, self._confirmations, patience(config), observe)
         self._keeper = Keeper(_settings(config), observe, self._changed)
         self._renewed = asyncio.Event()
 
@@ -56,7 +56,7 @@ class PostgresDomains:
         postgres = _required(config)
         self._confirmations.rules = _rules(config)
         self._keeper.renew(_settings(config))
-        if self._asker.renew(postgres, config.policyd.deadline):
+        if self._asker.renew(postgres, patience(config)):
             self._renewed.set()
 
     def confirm(self, domain: str, resume: Resume) -> None:
@@ -119,6 +119,11 @@ def _rules(config: Config) -> Rules:
 
 def _settings(config: Config) -> Settings:
     return Settings(str(config.state_dir), config.domains.max_shrink, _required(config))
+
+
+def patience(config: Config) -> float:
+    """Seconds that a question waits for PostgreSQL: then the limits are asked, which may wait for Redis."""
+    return config.policyd.deadline - (config.redis.timeout if config.redis else 0.0)
 
 
 def _required(config: Config) -> Postgres:
