@@ -18,6 +18,7 @@ from mxweir_milter.facts import Client, bytes_of
 from mxweir_milter.verdict import Failed
 
 _RECIPIENTS_KEPT = 1000
+_DEFERRED_KEPT = 16_384
 
 
 @dataclass(slots=True)
@@ -40,10 +41,46 @@ class Asking:
         self.folder = folder
         self.limits = limits
         self.by_byte = any(limit.by_byte for limit in limits.limits)
+        self.deferred = Deferred()
 
     def begin(self) -> "Gathered":
         """A message begins."""
         return Gathered(self.folder)
+
+
+class Deferred:
+    """Messages that were charged and then deferred: each is charged once, not at each of its tries.
+
+    Else an outage of the engines would use up a sender's limit, which then refuses for
+    good what we have asked to come again. A message is known by its sender, recipients,
+    authors and size, for its next try has another queue id and maybe another client. One
+    that was deferred is let by once, unless it is deferred again.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[int] = set()
+
+    def put(self, facts: ContentFacts) -> None:
+        """It was charged, and comes again. Where there are very many, the others are forgotten."""
+        if len(self._known) >= _DEFERRED_KEPT:
+            self._known.clear()
+        self._known.add(_known_by(facts))
+
+    def take(self, facts: ContentFacts) -> bool:
+        """Whether it was charged before."""
+        if not self._known:
+            return False
+        try:
+            self._known.remove(_known_by(facts))
+        except KeyError:
+            return False
+        return True
+
+
+def _known_by(facts: ContentFacts) -> int:
+    """The same at each try of a message."""
+    envelope = facts.sender, facts.recipients, facts.recipient_count
+    return hash((*envelope, facts.authors, facts.repliers, facts.size_in_bytes))
 
 
 class Gathered:

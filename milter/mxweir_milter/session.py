@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from mxweir.deadline import Deadline
 from mxweir.events import Scanned
+from mxweir.facts import ContentFacts
 from mxweir.ratelimit.reply import reply_to
 from mxweir_milter import changes
 from mxweir_milter.allow import Allowed
@@ -74,6 +75,7 @@ class _Transaction:
     counts the recipients whom the access list allows, the last time by `rule`.
     `gathered` is None where no limit counts by content; `skipped` says why a message
     is let by, or only counted, and not scanned; it is None until all recipients are known.
+    `charged_before` is set where an earlier try of it, which was deferred, was charged.
     """
 
     policy: Policy
@@ -90,6 +92,7 @@ class _Transaction:
     rule: str = ""
     skipped: str | None = None
     question: Question | None = None
+    charged_before: ContentFacts | None = None
     forged: Forged = field(default_factory=Forged)
     subject: bytes | None = None
     failed: bool = False
@@ -244,6 +247,8 @@ class Session:
         )
         event = self._event(transaction, answer, mildest.outcome, result, ruled=(mildest, overruled))
         concluded = Concluded(answer, event)
+        if answer.reply is not None and answer.reply.code.startswith("4"):
+            _remember(transaction)
         self._done()
         return concluded
 
@@ -289,6 +294,10 @@ class Session:
             return None
         sender, user, queue_id = transaction.sender, transaction.sasl_username, transaction.queue_id
         facts = gathered.facts(self._client, sender, user, queue_id, transaction.content.size)
+        asking = transaction.policy.limits
+        if asking is not None and asking.deferred.take(facts):
+            transaction.charged_before = facts
+            return None
         return Question(facts, Failed(reason) if reason else None)
 
     def _without_result(self, transaction: _Transaction) -> Concluded | None:
@@ -354,6 +363,15 @@ class Session:
             used=refusal.figure if refusal is not None else "",
             observed=said.observed if said is not None else (),
         )
+
+
+def _remember(transaction: _Transaction) -> None:
+    """Let a message that is deferred not be charged again, if it was."""
+    asking, question, facts = transaction.policy.limits, transaction.question, transaction.charged_before
+    if question is not None and question.outcome is not None:
+        facts = question.facts
+    if asking is not None and facts is not None:
+        asking.deferred.put(facts)
 
 
 def _told(overruled: Sequence[Ruling]) -> str:

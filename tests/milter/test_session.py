@@ -16,7 +16,7 @@ from mxweir_milter.policy import Rule, Treatment, Treatments
 from mxweir_milter.room import Room
 from mxweir_milter.session import Concluded, Policy, Session, Wanted
 from mxweir_milter.testing import score
-from mxweir_milter.verdict import Failed, Reason, Thresholds
+from mxweir_milter.verdict import Failed, Reason, Result, Thresholds
 
 POLICY = Policy(
     deadline=8.0,
@@ -577,6 +577,27 @@ def test_where_a_limit_counts_bytes_all_of_a_large_or_skipped_message_is_wanted(
         assert isinstance(wanted, Wanted)
         assert wanted.message.question is not None
         assert wanted.message.question.facts.size_in_bytes == 150 + len(b"From: Anna <anna@shop.example>\r\n")
+
+
+def test_a_message_that_is_deferred_for_want_of_an_engine_is_charged_once_however_often_it_comes():
+    setting = Setting(limits=limits(), treatments=Treatments(Treatment(unscanned="defer")))
+    away = Failed(Reason.BREAKER_OPEN)
+
+    def comes(queue_id: str, result: Result, sender: bytes = b"<a@sender.example>") -> str:
+        setting.envelope(sender=sender)
+        setting.session.header(*FROM[0])
+        wanted = setting.session.end({"i": queue_id})
+        assert isinstance(wanted, Wanted)
+        if question := wanted.message.question:
+            assert setting.policy.limits is not None
+            question.outcome = setting.policy.limits.limits.decide(question.facts, setting.clock())
+        return str(setting.session.conclude(result).answer.reply or "")[:3]
+
+    assert [comes(f"A{number}", away) for number in range(4)] == ["451"] * 4
+    assert comes("B1", away, b"<b@b.example>") == "550"
+    assert comes("A5", score(1.0)) == ""
+    # It was accepted now and does not come again: one that is the same is another one.
+    assert comes("A6", score(1.0)) == "550"
 
 
 def test_a_message_whose_limits_nobody_asked_goes_its_way():
