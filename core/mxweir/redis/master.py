@@ -63,6 +63,8 @@ class Master:
         """Where it was found last."""
         self.answered = 0
         """Calls that had a reply."""
+        self._full = False
+        """Whether it refused to write, and no script has been done since."""
 
     @property
     def connected(self) -> bool:
@@ -197,12 +199,14 @@ class Master:
         now = self._clock()
         self.answered += 1
         if call.words[0] in ("EVALSHA", "EVAL"):
+            self._full = False
+        if self._full:
+            # What a plain command asks, a server still answers that has no room to count.
+            self._breaker.forget(call.permit)
+        else:
             change = self._breaker.record(call.permit, True, now - call.sent, now)
             if change is not None:
                 self._tell(change, None)
-        else:
-            # What a plain command asks, a server still answers that is too full to count.
-            self._breaker.forget(call.permit)
         self._answer(call, reply)
 
     def _settle_error(self, call: Call, reply: Exception) -> None:
@@ -218,6 +222,7 @@ class Master:
             # That the connection has ended says it all; there will be a new breaker.
             self._breaker.forget(call.permit)
         else:
+            self._full = self._full or error.kind == "full"
             change = self._breaker.record(call.permit, error.kind == "error", now - call.sent, now)
         self._count(error)
         if change is not None:
