@@ -115,7 +115,7 @@ class Link(asyncio.Protocol):
                 call = waiting.popleft()
                 if call.then is not None:
                     self.settle(call, reply)
-        except (hiredis.ProtocolError, MemoryError) as error:
+        except (hiredis.ProtocolError, MemoryError, TypeError) as error:  # the last of a map in RESP3
             self._end(RedisError("nonsense", str(error)))
         if self._unread > MOST_REPLY:
             self._end(RedisError("nonsense", f"a reply of more than {MOST_REPLY} bytes"))

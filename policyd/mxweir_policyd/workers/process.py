@@ -35,7 +35,7 @@ from mxweir_policyd.workers.messages import (
     Taken,
     received,
 )
-from mxweir_policyd.workers.reports import LINES, Reports, Telling
+from mxweir_policyd.workers.reports import LINES, Reports, Tally, Telling
 
 _BEAT_EVERY = 1.0
 
@@ -101,7 +101,7 @@ class Process:
             config, self._domains, clock, self._observe, self._metrics, tell_each=Decided in lines
         )
         self._worker.sessions.closed = self._close
-        self._closed = 0
+        self._taken, self._closed = Tally(reports, Taken), Tally(reports, Closed)
         self._taking = set[asyncio.Task[Any]]()
         self._ended = asyncio.Event()
 
@@ -129,9 +129,10 @@ class Process:
 
     def _take(self) -> None:
         """Take what is handed over. That it is taken is told before any of it is read."""
-        taken = sum(1 for _ in itertools.takewhile(bool, (self._take_one() for _ in range(_AT_ONCE))))
-        if taken:
-            self._reports.send(Taken(taken))
+        self._taken.count += sum(
+            1 for _ in itertools.takewhile(bool, (self._take_one() for _ in range(_AT_ONCE)))
+        )
+        self._taken.report()
 
     def _take_one(self) -> bool:
         try:
@@ -163,13 +164,9 @@ class Process:
             self._close()
 
     def _close(self) -> None:
-        if not self._closed:
-            asyncio.get_running_loop().call_soon(self._report_closed)
-        self._closed += 1
-
-    def _report_closed(self) -> None:
-        if self._reports.send(Closed(self._closed)):
-            self._closed = 0
+        if not self._closed.count:
+            asyncio.get_running_loop().call_soon(self._closed.report)
+        self._closed.count += 1
 
     # Orders
 
@@ -209,6 +206,6 @@ class Process:
 
     def _flush(self) -> None:
         self._telling.tick()
-        if self._closed:
-            self._report_closed()
+        self._taken.report()
+        self._closed.report()
         self._reports.send(Beat(self._metrics.figures(), self._log.take_unwritten()))

@@ -1,6 +1,7 @@
 """What a worker says to the parent, without ever waiting for it."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, get_args
 
 from mxweir.events import Decided, Event, Handlers, Passed, Trouble
@@ -39,6 +40,20 @@ class Reports(asyncio.BaseProtocol):
         """Wait until all is written."""
         self._transport.close()
         await self._gone
+
+
+class Tally:
+    """So many of something, until the parent has heard of them: none of them may be dropped."""
+
+    def __init__(self, reports: Reports, kind: Callable[[int], Report]) -> None:
+        self.count = 0
+        self._reports = reports
+        self._kind = kind
+
+    def report(self) -> None:
+        """Report them, if there are any and the parent listens."""
+        if self.count and self._reports.send(self._kind(self.count)):
+            self.count = 0
 
 
 class Telling:

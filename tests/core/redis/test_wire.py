@@ -156,6 +156,7 @@ async def test_one_that_answers_others_is_not_silent_and_one_that_stops_is():
         (b":1\r\n:2\r\n:3\r\n", []),
         (b":1\r\n:2\r\n-ERR max number of clients reached\r\n", []),
         (b"*9999999999999\r\n", [(1, "nonsense"), (2, "nonsense")]),
+        (b"%1\r\n*1\r\n:1\r\n:1\r\n", [(1, "nonsense"), (2, "nonsense")]),
     ],
 )
 async def test_what_is_no_reply_ends_the_connection_and_all_that_wait(data, kinds):

@@ -5,8 +5,8 @@ import os
 import pickle
 
 from mxweir.events import Decided, Passed, Trouble, notice, tell_all
-from mxweir_policyd.workers.messages import Closed, Report, Told, received
-from mxweir_policyd.workers.reports import Reports, Telling
+from mxweir_policyd.workers.messages import Closed, Report, Taken, Told, received
+from mxweir_policyd.workers.reports import Reports, Tally, Telling
 
 
 class Kept(Reports):
@@ -14,10 +14,12 @@ class Kept(Reports):
 
     def __init__(self) -> None:
         self.reports: list[Report] = []
+        self.listens = True
 
     def send(self, report: Report) -> bool:
-        self.reports.append(report)
-        return True
+        if self.listens:
+            self.reports.append(report)
+        return self.listens
 
 
 def test_what_happened_is_told_at_once_and_a_trouble_that_goes_on_once_a_second() -> None:
@@ -60,6 +62,19 @@ async def test_a_parent_that_does_not_listen_is_not_waited_for_and_takes_no_memo
     await reports.end()
     assert await received(stream) == Closed(1)
     assert await received(stream) is None
+
+
+def test_connections_that_are_taken_while_the_parent_does_not_listen_are_told_later() -> None:
+    reports = Kept()
+    taken = Tally(reports, Taken)
+    reports.listens = False
+    taken.count += 2
+    taken.report()
+    reports.listens = True
+    taken.count += 1
+    taken.report()
+    taken.report()
+    assert reports.reports == [Taken(3)]
 
 
 async def test_half_a_message_is_the_end() -> None:
