@@ -65,7 +65,7 @@ def test_of_two_lists_that_are_too_long_another_one_is_another_value():
         gathered = asking().begin()
         for value in values:
             gathered.header(b"From", value)
-        return facts(gathered).authors[0].given
+        return str(facts(gathered).authors[0].given)
 
     nine, others = (b", ".join(b"a%d@%b.example" % (n, org) for n in range(9)) for org in (b"x", b"y"))
     assert given(nine) == given(nine) != given(others)

@@ -234,7 +234,7 @@ def test_flags_with_another_head_are_not_asked_and_are_made_anew(tmp_path: Path)
     with closing(Replica(tmp_path)) as replica:
         replica.add([Record(name) for name in NAMES], FROM_COMMAND)
         with replica._environment.begin(write=True) as write:
-            write.put(HEAD, write.get(HEAD)[:12])
+            write.put(HEAD, (write.get(HEAD) or b"")[:12])
         assert by_flags(replica) == [None] * 8
         assert replica.count() == 8
         assert all(replica.ask(name) is State.OURS for name in NAMES)
