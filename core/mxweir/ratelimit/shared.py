@@ -214,7 +214,15 @@ class Shared:
             self._observe(Trouble("Redis cannot count a limit", str(error), "error"))
         self._observe(Counted("process", len(facts)))
         now = self._clock()
-        return [self.limits.decide(one, now) for one in facts]
+        return [self._decide(one, now) for one in facts]
+
+    def _decide(self, facts: AnyFacts, now: float) -> Outcome:
+        """What the limits of this process say; a fault at one question leaves none without its answer."""
+        try:
+            return self.limits.decide(facts, now)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others in the row get theirs
+            self._observe(Trouble("internal error, limits passed over", repr(error), "error"))
+            return NO_OBJECTION
 
     def _objections(
         self, said: Sequence[Said], questions: Sequence[Question | None], sent: float

@@ -217,6 +217,26 @@ def test_when_redis_is_silent_this_process_counts_and_nothing_is_counted_twice()
     assert stand.redis.counts[stand.name("sender", "a@a.example")] == 1
 
 
+def test_a_fault_at_one_question_leaves_none_of_its_row_without_an_answer(monkeypatch):
+    stand = Stand(limit("sender", '"sender"', "1/day"))
+    decide = stand.pipeline.limits.decide
+
+    def faulty(facts: Any, now: float) -> Any:
+        if facts.sender.address == "bad@a.example":
+            raise RuntimeError("a fault of ours")
+        return decide(facts, now)
+
+    monkeypatch.setattr(type(stand.pipeline.limits), "decide", lambda self, facts, now: faulty(facts, now))
+    bad = REQUEST._replace(sender=b"bad@a.example", instance=b"2")
+    replies = stand.answerer.answer([REQUEST, bad, REQUEST._replace(instance=b"3")])
+    stand.redis.fail()
+    first, second, third = settled(replies)
+    assert (first, second) == (PASSED, PASSED)
+    assert third is not None
+    assert b"550 5.7.1" in third
+    assert not stand.answerer.debts.open
+
+
 def test_while_redis_cannot_be_asked_nobody_waits_for_it():
     stand = Stand(limit("sender", '"sender"', "3/minute"))
     stand.redis.available = False
