@@ -5,8 +5,9 @@
 -- one has charged. What is to be written is gathered, so that a key is written once a call, together with
 -- its expiry.
 --
---   rate      string, two doubles: events in use, and when (µs). Not bound to a rate: a new one takes
---             effect on what is there.
+--   rate      string, three doubles: events in use, when, and until when the key lives (µs). Not bound to a
+--             rate: a new one takes effect on what is there. The key lives somewhat longer than it counts, so
+--             that most charges leave its expiry as it is.
 --   window    string, MessagePack: width of a part in µs, number of the first part, then for each part its
 --             distance from that and its count, oldest first.
 --   distinct  sorted set: value, when it was last seen (µs).
@@ -28,8 +29,10 @@ local PARTS = 60           -- of a window: arithmetic.SLICES
 local LATE = 0.999         -- of a part, when it is told by its time: memory._LATE
 local ROUNDING = 2^-10     -- events that are forgiven: arithmetic.ROUNDING
 local LONGEST = 100 * 366 * 86400 * 1000000
+local MARGIN, SECOND = 10000000, 1000000  -- that a rate's key lives longer; to what its end is rounded up
 local MOST = 4000          -- keys at a time: `unpack` takes no more than 8,000
-local call, pack, unpack_struct, floor, format = redis.call, struct.pack, struct.unpack, math.floor, string.format
+local KEYS, call, pack, unpack_struct, floor, format =
+  KEYS, redis.call, struct.pack, struct.unpack, math.floor, string.format
 
 -- The limits: what kind, two figures, whether they only observe, where their argument stands.
 local kinds, firsts, seconds, observes, places = {}, {}, {}, {}, {}
@@ -66,8 +69,8 @@ local function say(question, limit, used, wait)
   reply[n + 3], reply[n + 4] = math.ceil(used - ROUNDING), math.min(math.ceil(wait), LONGEST)
 end
 
--- What is to be written, by key: events in use, parts of a window; and by which limit's pace.
-local rates, windows, limit_of = {}, {}, {}
+-- What is to be written, by key: events in use, parts of a window; by which limit's pace; how long it lives now.
+local rates, windows, limit_of, ends = {}, {}, {}, {}
 
 -- Which part of a window a time (µs) is in. Times are whole, and widths may be rounded: half a µs keeps what is
 -- exactly at the begin of a part in it.
@@ -78,9 +81,9 @@ end
 local function in_use(i, key, stored)
   local used = rates[key]
   if used then return used end
-  if not stored or #stored ~= 16 then return 0 end
+  if not stored or #stored ~= 24 then return 0 end
   local at
-  used, at = unpack_struct('<dd', stored)
+  used, at, ends[key] = unpack_struct('<ddd', stored)
   used = used - (now - at) * firsts[i]
   if used <= 0 then return 0 end
   if used > seconds[i] + ROUNDING then rates[key], limit_of[key] = seconds[i], i end
@@ -223,12 +226,14 @@ end
 local after = {}
 local function decide_rates(question, base)
   for i = 1, count do
-    local used = rates[KEYS[base + i]]
+    local key = KEYS[base + i]
+    local used = rates[key]
     if not used then
       local stored = values[base + i]
       used = 0
-      if stored and #stored == 16 then
-        local before, at = unpack_struct('<dd', stored)
+      if stored and #stored == 24 then
+        local before, at, last = unpack_struct('<ddd', stored)
+        ends[key] = last
         used = before - (now - at) * firsts[i]
         if used < 0 then used = 0 end
       end
@@ -243,9 +248,26 @@ local function decide_rates(question, base)
   return true
 end
 
+-- A key that lives long enough, and no longer than a new one would, is changed in place and keeps its expiry.
+local expiries = {}
+local function write_rate(key, used)
+  local empty, last = now + math.min(used / firsts[limit_of[key]], LONGEST), ends[key]
+  if last and last >= empty and last <= empty + MARGIN + SECOND then
+    call('SETRANGE', key, '0', pack('<dd', used, now))
+    return
+  end
+  local second = math.ceil((empty + MARGIN) / SECOND)
+  local at = expiries[second]
+  if not at then
+    at = format('%d000', second)
+    expiries[second] = at
+  end
+  call('SET', key, pack('<ddd', used, now, second * SECOND), 'PXAT', at)
+end
+
 local function write()
   for key, used in pairs(rates) do
-    call('SET', key, pack('<dd', used, now), 'PXAT', expiry(now + used / firsts[limit_of[key]]))
+    write_rate(key, used)
   end
   for key, parts in pairs(windows) do
     if parts.changed and #parts == 0 then
