@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, get_args
 
-from mxweir.events import Decided, Event, Handlers, Passed, Trouble
+from mxweir.events import Counted, Decided, Event, Handlers, Passed, Trouble, Unanswered
 from mxweir_policyd.workers.messages import Report, Told, packed
 
 _UNREAD = 2**20
@@ -12,6 +12,9 @@ _UNREAD = 2**20
 
 LINES = (Decided, Passed)
 """Events of single questions: their lines are the worker's own, and so many that nobody copies them twice."""
+
+OWN = (*LINES, Counted, Unanswered)
+"""Events that the worker counts itself: told to the parent, they would be counted twice."""
 
 
 class Reports(asyncio.BaseProtocol):
@@ -65,7 +68,7 @@ class Telling:
 
     def handlers(self) -> Handlers:
         """What it is that the parent tells."""
-        kinds: dict[type, Any] = {kind: self._tell for kind in get_args(Event) if kind not in LINES}
+        kinds: dict[type, Any] = {kind: self._tell for kind in get_args(Event) if kind not in OWN}
         return kinds | {Trouble: self._trouble}
 
     def tick(self) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import os
 import pickle
 
-from mxweir.events import Decided, Passed, Trouble, notice, tell_all
+from mxweir.events import Trouble, notice, tell_all
+from mxweir.metrics import Metrics, PolicyMetrics
 from mxweir_policyd.workers.messages import Closed, Report, Taken, Told, received
 from mxweir_policyd.workers.reports import Reports, Tally, Telling
 
@@ -42,8 +43,9 @@ def test_what_happened_is_told_at_once_and_a_trouble_that_goes_on_once_a_second(
     ]
 
 
-def test_single_questions_are_not_the_parents_to_tell() -> None:
-    assert not {Decided, Passed} & Telling(Kept()).handlers().keys()
+def test_what_a_worker_counts_itself_is_not_told_to_the_parent_who_would_count_it_again() -> None:
+    counted = PolicyMetrics(Metrics("policyd")).handlers().keys()
+    assert counted & Telling(Kept()).handlers().keys() == {Trouble}  # which only the parent counts
 
 
 async def test_a_parent_that_does_not_listen_is_not_waited_for_and_takes_no_memory() -> None:
