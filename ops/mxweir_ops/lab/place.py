@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,9 @@ from mxweir.endpoint import Endpoint, Inet, Unix
 
 SHARE = "MXWEIR_LAB_SHARE"
 """The environment variable by which runs side by side share out the ports."""
+
+_handed_out = deque[int](maxlen=500)
+"""Ports that this process was given last: whoever asks for two must not get one twice."""
 
 _LONGEST_BASE = 30
 """Bytes of a base directory that leave room for "/mxweir-12345678/spool/private/…" in a unix
@@ -74,5 +78,6 @@ def free_port() -> int:
             probe = held.enter_context(socket.socket())
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
-            if port // 2 % int(of) == int(which):
+            if port // 2 % int(of) == int(which) and port not in _handed_out:
+                _handed_out.append(port)
                 return port
