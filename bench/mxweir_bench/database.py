@@ -9,6 +9,7 @@ questions, from the client's side, over a unix socket.
 """
 
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -183,7 +184,8 @@ def _fill(config: Path) -> tuple[float, float, float]:
     """Seconds; MiB of the process at its largest, and of a replica that did not exist before."""
     (config.parent / POSTGRES).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "mxweir_bench.filling", str(config)]
-    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, env=environment)
     seconds, memory, replica = json.loads(done.stdout)
     return seconds, memory, replica
 
