@@ -15,8 +15,7 @@ writes `__init__`. For one limit by sender it reads:
         young0, old0 = table0.young, table0.old
         if len(young0) + most > table0.half:
             return
-        for request in requests:
-            state, client, helo, sender, recipient, _, instance, _, user, context = request
+        for state, client, helo, sender, recipient, _, instance, _, user, context in requests:
             if state != b"RCPT":
                 return
             client = clients[client]
@@ -64,6 +63,9 @@ Ends with the questions, or before the first that it leaves to the long way.
 """
 
 PASSED = format_reply("DUNNO")
+
+ATTRIBUTES = "state, client, helo, sender, recipient, queue_id, instance, size, user, context"
+"""A request's attributes, by the names that the lines below have for them."""
 
 _PLACES = {
     "client_address": "client.address",
@@ -133,15 +135,16 @@ def place(name: str) -> str:
     return _PLACES[name]
 
 
-def compiled(begin: Iterable[str], each: Iterable[str], names: dict[str, Any]) -> Express:
-    """The function that does `begin` once and `each` for every request."""
-    loop = [*begin, "for request in requests:", *_indented([f"{_REQUEST} = request", *each])]
+def compiled(
+    begin: Iterable[str], each: Iterable[str], names: dict[str, Any], request: str = ATTRIBUTES
+) -> Express:
+    """The function that does `begin` once and `each` for every request, which is read into `request`."""
+    loop = [*begin, f"for {request} in requests:", *_indented(each)]
     exec("\n".join(["def express(requests, replies, now):", *_indented(loop)]), names)  # noqa: S102 - our own text
     express: Express = names["express"]
     return express
 
 
-_REQUEST = "state, client, helo, sender, recipient, queue_id, instance, size, user, context"
 _BEGIN = (
     "reply = replies.append",
     "most = len(requests)",

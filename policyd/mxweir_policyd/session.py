@@ -34,7 +34,7 @@ class Sessions:
 
 
 _ALONE = 0.0001
-"""Seconds since the last question came: connections that are read in one turn are much closer together."""
+"""Seconds since the last answers were given: on a busy host the next questions wait for them to end."""
 
 
 class Turn:
@@ -50,14 +50,13 @@ class Turn:
     def __init__(self, answerer: Answerer) -> None:
         self._answerer = answerer
         self._waiting: list[tuple[PolicySession, bytes]] = []
-        self._taken = 0.0
+        self._answered = 0.0
 
     def take(self, session: "PolicySession", data: bytes) -> None:
         """Answer these bytes before the loop waits again."""
-        before, self._taken = self._taken, monotonic()
         self._waiting.append((session, data))
         if len(self._waiting) == 1:
-            if self._taken - before > _ALONE:
+            if monotonic() - self._answered > _ALONE:
                 self.answer()
             else:
                 asyncio.get_running_loop().call_soon(self.answer)
@@ -78,12 +77,13 @@ class Turn:
         if self._answerer.debts.open:
             for session, reply in zip(asked, replies, strict=True):
                 session.answers.give(reply)
-            return
-        for session, reply in zip(asked, cast("Sequence[bytes]", replies), strict=True):
-            try:
-                session.transport.write(reply)
-            except RuntimeError:  # uvloop's word for a connection that is gone; the others want theirs
-                continue
+        else:
+            for session, reply in zip(asked, cast("Sequence[bytes]", replies), strict=True):
+                try:
+                    session.transport.write(reply)
+                except RuntimeError:  # uvloop's word for a connection that is gone; the others want theirs
+                    continue
+        self._answered = monotonic()
 
 
 class Session(asyncio.Protocol):

@@ -25,7 +25,7 @@ from mxweir.facts import Folder
 from mxweir.ratelimit.shapes import Counter, Shape
 from mxweir.ratelimit.shared import Shared
 from mxweir_policyd.deferred import Owed
-from mxweir_policyd.express import Express, checks, compiled, key_lines, names_of_checks, place
+from mxweir_policyd.express import ATTRIBUTES, Express, checks, compiled, key_lines, names_of_checks, place
 from mxweir_policyd.protocol import Attributes
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def write_row_express(
     names = names_of_checks(folder, access, domains, shared.limits)
     names |= {"row": row, "owe": row.owe, "repeat": shared.shapes.repeat}
     begin = [*_BEGIN]
-    each = [*checks(access), *_TOLD_AGAIN]
+    each = [f"{ATTRIBUTES} = request", *checks(access), *_TOLD_AGAIN]
     for i, counter in enumerate(row.shape.counters):
         names |= {
             f"prefix{i}": counter.prefix,
@@ -111,7 +111,7 @@ def write_row_express(
         }
         begin.append(f"young{i}, old{i} = refusals{i}.young, refusals{i}.old")
         each += _key(i, counter)
-    return compiled(begin, [*each, *_gather(row.shape)], names)
+    return compiled(begin, [*each, *_gather(row.shape)], names, "request")
 
 
 _BEGIN = (
