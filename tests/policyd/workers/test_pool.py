@@ -214,8 +214,10 @@ async def test_what_a_worker_prints_goes_to_the_log_in_whole_lines(pool: Pool, t
     await pool.until(lambda: len(pool.troubles("worker ended")) == 2)
     await pool.workers.end(served=False)
     lines = (tmp_path / "worker.log").read_text().splitlines()
-    assert lines[:4].count("half a line \\xff") == 2
-    assert lines[:4].count("no end") == 2
+    # Those that replace the first two say the same, in any order with them; the last are stopped half-way.
+    assert lines.count("half a line \\xff") >= 2
+    assert lines.count("no end") >= 2
+    assert set(lines) <= {"half a line \\xff", "no end", "half a "}
 
 
 async def test_a_stop_does_not_wait_for_a_worker_that_is_to_be_started_later(
