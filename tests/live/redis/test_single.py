@@ -104,12 +104,12 @@ async def test_a_channel_is_heard_and_again_after_a_restart(redis, connected):
     times: list[int] = []
     asker.servers.subscribe("mxweir:news", heard.append, lambda: times.append(1))
 
-    await asker.until(lambda: len(times) == 1)
+    await asker.until(lambda: len(times) >= 1)
     redis.cli("PUBLISH", "mxweir:news", "one")
     await asker.until(lambda: heard == [b"one"])
     redis.kill()
     redis.start()
-    await asker.until(lambda: len(times) == 2)
+    await asker.until(lambda: len(times) >= 2)
     redis.cli("PUBLISH", "mxweir:news", "two")
     await asker.until(lambda: heard == [b"one", b"two"])
 

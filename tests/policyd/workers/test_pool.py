@@ -115,15 +115,15 @@ async def test_one_that_cannot_start_later_is_tried_again_after_pauses_that_grow
     await pool.start(SERVES)
     pool.does("say(Failed('no such place', 1))")
     pool.members()[0].kill()
-    await pool.until(lambda: len(pool.troubles("worker ended")) == 2)
-    first, second = pool.troubles("worker ended")
+    await pool.until(lambda: len(pool.troubles("worker ended")) >= 2)
+    first, second, *_ = pool.troubles("worker ended")
     assert first.detail.startswith("signal 9 after ")
     assert first.detail.endswith("; another one in 0.5 s")
     assert second.detail.startswith("no such place after ")
     assert second.detail.endswith("; another one in 1.0 s")
     assert pool.workers.not_ready() == ""
     pool.members()[0].kill()
-    await pool.until(lambda: len(pool.troubles("worker ended")) == 3)
+    await pool.until(lambda: len(pool.troubles("worker ended")) >= 3)
     assert pool.workers.not_ready() == "no worker serves"
 
 
@@ -134,8 +134,8 @@ async def test_one_that_has_lived_long_is_replaced_at_once(
     monkeypatch.setattr("mxweir_policyd.workers.pool.random", lambda: 1.0)
     await pool.start(SERVES)
     pool.members()[0].kill()
-    await pool.until(lambda: len(pool.recorder.events) == 2)
-    ended, replaced = pool.recorder.events
+    await pool.until(lambda: len(pool.recorder.events) >= 2)
+    ended, replaced, *_ = pool.recorder.events
     assert cast("Trouble", ended).detail.endswith("; another one in 0.0 s")
     assert cast("Notice", replaced).what == "worker replaced"
 
@@ -178,7 +178,7 @@ async def test_a_worker_that_takes_no_configuration_is_killed_and_replaced_with_
     assert [event.detail.partition(" took")[2] for event in pool.troubles("worker hung")] == [
         " no new configuration for 0.05 s; killed"
     ] * 2
-    await pool.until(lambda: len(pool.notices("worker replaced")) == 2)
+    await pool.until(lambda: len(pool.notices("worker replaced")) >= 2)
     assert not former & {member.pid for member in pool.members()}
 
 
@@ -211,7 +211,7 @@ async def test_what_a_worker_prints_goes_to_the_log_in_whole_lines(pool: Pool, t
         "sys.stderr.buffer.write(b'half a '); sys.stderr.flush(); say(Serving())\n"
         "sys.stdin.buffer.read(1); sys.stderr.buffer.write(b'line \\xff\\nno end'); sys.exit(0)"
     )
-    await pool.until(lambda: len(pool.troubles("worker ended")) == 2)
+    await pool.until(lambda: len(pool.troubles("worker ended")) >= 2)
     await pool.workers.end(served=False)
     lines = (tmp_path / "worker.log").read_text().splitlines()
     # Those that replace the first two say the same, in any order with them; the last are stopped half-way.
@@ -228,6 +228,6 @@ async def test_a_stop_does_not_wait_for_a_worker_that_is_to_be_started_later(
         "mxweir_policyd.workers.pool.Backoff", lambda first: SimpleNamespace(failed=lambda _: 600)
     )
     await pool.start("say(Serving())\nsys.stdin.buffer.read(1)\nsys.exit(0)")
-    await pool.until(lambda: len(pool.troubles("worker ended")) == 2)
+    await pool.until(lambda: len(pool.troubles("worker ended")) >= 2)
     async with asyncio.timeout(20):
         await pool.workers.drain(60.0)
