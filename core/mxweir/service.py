@@ -151,7 +151,8 @@ def _bind_unix(endpoint: Unix, mode: int, group: str) -> Listener:
             os.umask(before)
         # Left behind like this, it would stay in the way of a daemon that is not root.
         undo.callback(os.unlink, path)
-        os.chown(path, -1, gid)
+        if gid >= 0:  # a unit's filter of system calls may not allow it, even where it changes nothing
+            os.chown(path, -1, gid)
         os.chmod(path, mode)
         listener.listen(BACKLOG)
         listener.setblocking(False)
