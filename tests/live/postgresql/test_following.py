@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from mxweir.domains.reader import POSTGRES
+from mxweir_ops.lab import trouble
 from mxweir_ops.lab.asking import USUAL, PolicyClient
 from mxweir_ops.lab.daemons import command
 from mxweir_ops.lab.host import PATIENCE, Host, add, prepare, remove
@@ -87,6 +88,22 @@ def test_a_notification_clears_what_is_remembered_as_unknown_also_while_the_repl
         assert host.ask("new.example") == "550"
         add(dsn, "new.example")
         assert host.comes_to("450", "new.example", 5.0)
+
+
+def test_behind_many_changes_the_next_are_taken_over_where_nobody_else_wants_the_processor(
+    host: Host, dsn: str
+) -> None:
+    trouble.storm(dsn, transactions=1, rows=1000)
+    assert wait_until(lambda: host.metric("mxweir_relay_domains") == 1003.0, PATIENCE)
+    assert set(policies(host.follower)) == {os.SCHED_OTHER}
+    add(dsn, "next.example")
+    assert wait_until(lambda: host.metric("mxweir_relay_domains") == 1004.0, PATIENCE)
+    assert sorted(policies(host.follower)) == [*[os.SCHED_OTHER] * 2, os.SCHED_IDLE]
+
+
+def policies(process: int) -> list[int]:
+    """By which rule each of a process's threads has its turns."""
+    return [os.sched_getscheduler(int(thread.name)) for thread in Path(f"/proc/{process}/task").iterdir()]
 
 
 @pytest.mark.parametrize("restored", [True, False])
