@@ -7,8 +7,9 @@ how much work fits on the machine. Beside it, a few questions a second are about
 domains that nobody has, so that confirmation is tried all the time. Before each
 trouble the host has recovered from the one before.
 
-PostgreSQL has a core of its own, for elsewhere it has a host of its own: what it
-works on in a storm of changes is not to be taken for what the lookups wait for.
+PostgreSQL has the last processor, for elsewhere it has a host of its own: what it
+works on in a storm of changes is not to be taken for what the lookups wait for. The
+daemon and the load have the others, and the follower's process has all.
 """
 
 import itertools
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 from psycopg import conninfo
 
@@ -40,7 +42,7 @@ _CONNECTIONS = 8
 _PACE = 2_000
 """Questions a second, a tenth of what one worker answers: the slowest hundredth of a run are some hundred."""
 
-_RUNS = 3
+_RUNS = 5
 
 _PAUSE = 0.05
 """Seconds between two questions about unknown domains."""
@@ -54,28 +56,29 @@ class Row:
     """One trouble: the load before it and during it, and how the unknown were answered meanwhile."""
 
     name: str
-    before: Run
-    during: Run
+    before: tuple[Run, ...]
+    during: tuple[Run, ...]
     foreign: str
 
     @property
     def ratio(self) -> float:
         """How many times longer the slowest hundredth takes."""
-        return self.during.p99_ms / self.before.p99_ms
+        return _p99(self.during) / _p99(self.before)
 
 
 def part(built: Tools, directory: Path, seconds: float, storm: int) -> Part:
     """Each trouble once, `_RUNS` times so many seconds before and as long during it."""
     options = [f"--conns={_CONNECTIONS}", f"--rate={_PACE}", f"--seconds={seconds}", "--keys=1000"]
     with ExitStack() as stack:
-        with _own_core():
-            primary = stack.enter_context(PostgreSQL(directory / "trouble", {"max_connections": "30"}))
+        primary = stack.enter_context(
+            PostgreSQL(directory / "trouble", {"max_connections": "30"}, aside=True)
+        )
         name = primary.new_database()
         dsn = primary.dsn(name)
         prepare(dsn, *servers.RECIPIENT_DOMAINS)
         primary.execute("CREATE ROLE daemon LOGIN SUPERUSER PASSWORD 'daemon'")
-        with _own_core():
-            standby = stack.enter_context(Standby(directory / "trouble", primary))
+        standby = stack.enter_context(Standby(directory / "trouble", primary, aside=True))
+        everywhere = stack.enter_context(_without_last_processor())
         both = conninfo.make_conninfo(
             primary.dsn(name, "daemon", "daemon"),
             host=f"{primary.directory},{standby.directory}",
@@ -85,6 +88,8 @@ def part(built: Tools, directory: Path, seconds: float, storm: int) -> Part:
         lagging = conninfo.make_conninfo(dsn, host=str(standby.directory), port=standby.port)
         host = stack.enter_context(Host(directory / "trouble-host", both, _QUICK, log=_QUIET))
         behind = stack.enter_context(Host(directory / "trouble-behind", lagging, _QUICK, log=_QUIET))
+        for follower in (host.follower, behind.follower):
+            os.sched_setaffinity(follower, everywhere)
         kinds: list[tuple[str, Host, Begin]] = [
             ("nothing", host, ExitStack),
             ("a table locked", host, lambda: trouble.locked(primary, dsn)),
@@ -115,29 +120,32 @@ def _measure(
         raise InvalidRunError(f"the host did not recover before: {name}")
     server = Server(name, str(host.addresses.policy), servers.members(host.child), host.log_file)
     with _unknown(host) as answers:
-        before = _usual(policyload, server, options)
+        before = _runs(policyload, server, options)
         with begin():
             answers.clear()
-            during = _usual(policyload, server, options)
+            during = _runs(policyload, server, options)
             told = ", ".join(f"{answers.count(word)} × {word}" for word in sorted(set(answers)))
     return Row(name, before, during, told)
 
 
-def _usual(policyload: Path, server: Server, options: list[str]) -> Run:
-    """Of several runs, the one whose p99 is in the middle: something else may stop the machine in one."""
-    runs = [load.run(policyload, server, options) for _ in range(_RUNS)]
-    return sorted(runs, key=lambda run: run.p99_ms)[_RUNS // 2]
+def _runs(policyload: Path, server: Server, options: list[str]) -> tuple[Run, ...]:
+    return tuple(load.run(policyload, server, options) for _ in range(_RUNS))
+
+
+def _p99(runs: tuple[Run, ...]) -> float:
+    """Of the run in the middle: something else may stop the machine in one."""
+    return median(run.p99_ms for run in runs)
 
 
 @contextmanager
-def _own_core() -> Iterator[None]:
-    """What is started meanwhile has the last core, with all that it starts; others may use it, too."""
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(cores)})
+def _without_last_processor() -> Iterator[set[int]]:
+    """What is started meanwhile has all the others, if there are any; yields the numbers of all."""
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors - {max(processors)} or processors)
     try:
-        yield
+        yield processors
     finally:
-        os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(0, processors)
 
 
 @contextmanager
@@ -172,10 +180,19 @@ def _lag(standby: Standby) -> Iterator[None]:
 
 @contextmanager
 def _storm(dsn: str, changes: int) -> Iterator[None]:
-    """In the background; it lasts longer than the run, or it was none."""
-    blowing = threading.Thread(target=trouble.storm, args=(dsn, changes // 10, 10))
+    """In the background, again and again."""
+    ended = threading.Event()
+
+    def blow() -> None:
+        for number in itertools.count():
+            if ended.is_set():
+                return
+            trouble.storm(dsn, changes // 10, 10, f"s{number}-")
+
+    blowing = threading.Thread(target=blow)
     blowing.start()
     yield
+    ended.set()
     blowing.join()
 
 
@@ -192,30 +209,23 @@ def _failover(primary: PostgreSQL, standby: Standby) -> Iterator[None]:
 
 def _text(rows: list[Row], seconds: float) -> str:
     shown = table(
-        (
-            "trouble",
-            "p50 before",
-            "p99 before",
-            "p50 during",
-            "p99 during",
-            "p99 ratio",
-            "unknown got",
-        ),
+        ("trouble", "p99 before", "p99 during", "ratio", "each run before", "each run during", "unknown got"),
         [
             (
                 row.name,
-                *(f"{value:.2f} ms" for value in (row.before.p50_ms, row.before.p99_ms)),
-                *(f"{value:.2f} ms" for value in (row.during.p50_ms, row.during.p99_ms)),
+                f"{_p99(row.before):.2f} ms",
+                f"{_p99(row.during):.2f} ms",
                 f"{row.ratio:.2f}",
+                *(", ".join(f"{run.p99_ms:.1f}" for run in runs) for runs in (row.before, row.during)),
                 row.foreign,
             )
             for row in rows
         ],
     )
-    others = [run.others_cpu for row in rows for run in (row.before, row.during)]
+    others = [run.others_cpu for row in rows for run in (*row.before, *row.during)]
     return (
         f"## Lookups while the database is in trouble\n\n{_PACE:,} questions a second for known domains over"
-        f" {_CONNECTIONS} connections; of {_RUNS} runs of {seconds:g} s before and as many during each"
-        f" trouble the one with the middle p99; latency from when each was due."
+        f" {_CONNECTIONS} connections; p99 of the run in the middle of {_RUNS} of {seconds:g} s before and as"
+        f" many during each trouble, from its beginning; latency from when each was due."
         f"\n\n{shown}\n\n{disturbances(others)}"
     )

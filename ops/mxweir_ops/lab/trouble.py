@@ -15,7 +15,7 @@ from mxweir_ops.lab.process import LabError, wait_until
 STORM = """
 DO $$ BEGIN FOR batch IN 1..{transactions} LOOP
     INSERT INTO mxweir.domains (name)
-        SELECT format('s%s-%s.example', batch, n) FROM generate_series(1, {rows}) n;
+        SELECT format('{name}%s-%s.example', batch, n) FROM generate_series(1, {rows}) n;
     COMMIT;
 END LOOP; END $$
 """
@@ -89,7 +89,10 @@ def cut_off(superuser: psycopg.Connection, dsn: str) -> None:
         raise LabError(f"connections to {database} do not end")
 
 
-def storm(dsn: str, transactions: int, rows: int) -> None:
-    """Add that many domains in that many transactions, as fast as it goes; each notifies."""
+def storm(dsn: str, transactions: int, rows: int, name: str = "s") -> None:
+    """Add that many domains in that many transactions, as fast as it goes; each notifies.
+
+    `name` is how their names begin.
+    """
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(STORM.format(transactions=transactions, rows=rows).encode())
+        connection.execute(STORM.format(transactions=transactions, rows=rows, name=name).encode())
