@@ -6,13 +6,22 @@ import socket
 import tempfile
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
 
 from mxweir.endpoint import Endpoint, Inet, Unix
 
 SHARE = "MXWEIR_LAB_SHARE"
 """The environment variable by which runs side by side share out the ports."""
+
+_PORTS = range(10_240, 32_768)
+"""Below those that the kernel gives out (ip_local_port_range of Linux begins at 32768): none of these
+becomes the near end of somebody's connection, or is given to a server that asks for any port, between
+our look at it and our server's start."""
+
+_lot = SystemRandom()
+"""Not the common one, which tests seed: two runs would draw the same ports."""
 
 _handed_out = deque[int](maxlen=500)
 """Ports that this process was given last: whoever asks for two must not get one twice."""
@@ -72,12 +81,18 @@ def free_port() -> int:
     many runs this is which, as `0/2`, and each keeps to ports of its own.
     """
     which, _, of = os.environ.get(SHARE, "0/1").partition("/")
-    with ExitStack() as held:
-        # Those of others stay taken until ours is found, or they would be handed out again.
-        while True:
-            probe = held.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            if port // 2 % int(of) == int(which) and port not in _handed_out:
-                _handed_out.append(port)
-                return port
+    ours = _PORTS[int(which) :: int(of)]
+    while True:
+        port = _lot.choice(ours)
+        if port not in _handed_out and _is_free(port):
+            _handed_out.append(port)
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
