@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mxweir_bench import usage
-from mxweir_bench.servers import Server
+from mxweir_bench.servers import Server, on_cores
 
 
 class InvalidRunError(Exception):
@@ -44,7 +44,7 @@ def run(
     `options` are the load generator's: connections, seconds or requests, keys.
     """
     machine, served = usage.machine_cpu_seconds(), usage.cpu_seconds(server.pids())
-    argv: list[str | Path] = [policyload, "--connect", server.address, *options]
+    argv = [*on_cores(server.cores), policyload, "--connect", server.address, *options]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     machine, served = usage.machine_cpu_seconds() - machine, usage.cpu_seconds(server.pids()) - served
     if not done.stdout:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mxweir_bench import usage
 from mxweir_ops.lab.place import free_port
-from mxweir_ops.lab.process import Child, LabError
+from mxweir_ops.lab.process import Child, LabError, program
 
 LIMITS = ("client_network", "sender", "sender_org", "recipient", "recipient_domain")
 """The keys that are limited, in this order; the limits have the same names."""
@@ -36,7 +36,7 @@ class Server:
 
     `name` stands in the tables, `address` is where the load generator reaches
     it, `pids` are its processes; `log` is what it prints, a line a decision if
-    `logs_decisions`.
+    `logs_decisions`. It and its load have only these `cores`, as taskset takes them.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Server:
     pids: Callable[[], list[int]]
     log: Path
     logs_decisions: bool = False
+    cores: str = ""
 
     def ask(self, request: bytes) -> str:
         """The answer to one request, without the blank line behind it."""
@@ -53,6 +54,11 @@ class Server:
             while not answer.endswith(b"\n\n") and (part := client.recv(4096)):
                 answer += part
         return answer.decode().strip()
+
+
+def on_cores(cores: str) -> list[str | Path]:
+    """What is put before a command that is to have these cores; all, if none is named."""
+    return [program("taskset", "util-linux"), "--cpu-list", cores] if cores else []
 
 
 @contextmanager

@@ -1,10 +1,13 @@
-"""Two worker processes against one: how much more they answer on two cores.
+"""Two worker processes on two cores against one on one: how much more they answer.
 
-The limits are counted in the process, which a configuration may say for one worker
-alone: so this measures the workers, and not the Redis that they would wait for
-together.
+Whatever answers shares its cores with its load, so that each worker has the same
+part of a core for itself. One worker beside a load generator with a core of its own
+is shown, too. The limits are counted in the process, which a
+configuration may say for one worker alone: so this measures the workers, and not
+the Redis that they would wait for together.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,13 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mxweir_bench import load, rates, servers
+from mxweir_bench.compare import Spread, ratio
 from mxweir_bench.report import Part, at_least, disturbances, table
-from mxweir_bench.servers import Server
+from mxweir_bench.servers import Server, on_cores
 from mxweir_bench.tools import Tools
 from mxweir_ops.lab.place import free_port
 
 WANTED = 1.5
-"""What two workers are to answer, times what one does."""
+"""What two workers on two cores are to answer, times what one on one core does."""
 
 _CONNECTIONS = (64, 256)
 
@@ -35,24 +39,34 @@ app.run(replace(config, policyd=replace(config.policyd, workers=workers)), path)
 """The daemon of a configuration, with so many workers."""
 
 _HEAD = (
-    *("connections", "", "requests/s", "times one", "p50 ms", "p99 ms"),
+    *("connections", "", "requests/s", "times one on one", "times one on two", "p50 ms", "p99 ms"),
     *("CPU", "requests per core second", "generator CPU"),
 )
 
 
 def part(tools: Tools, directory: Path, seconds: float, rounds: int, *, unix: bool) -> Part:
-    """One worker, which is the daemon itself, and two, in turn."""
+    """One worker, which is the daemon itself, on one core and on two, and two on two, in turn."""
+    core = max(os.sched_getaffinity(0))
     with ExitStack() as stack:
-        compared = [stack.enter_context(_daemon(directory, count, unix=unix)) for count in (1, 2)]
+        compared = [
+            stack.enter_context(_daemon(directory, name, workers, cores, unix=unix))
+            for name, workers, cores in (
+                ("1 worker, 1 core", 1, str(core)),
+                ("1 worker, 2 cores", 1, ""),
+                ("2 workers, 2 cores", 2, ""),
+            )
+        ]
         for server in compared:
             servers.check_work(server, *load.requests(tools.policyload, 2, rates.KEYS))
         rows = rates.measure(tools.policyload, compared, _CONNECTIONS, seconds, rounds)
+    beside = {row.connections: row for row in rows if row.server == compared[1].name}
     cells = (
         (
             str(row.connections),
             row.server,
             f"{row.median('rps'):,.0f}",
-            f"{row.of_noop.median:.2f} ({row.of_noop.low:.2f} to {row.of_noop.high:.2f})",
+            _times(row.of_noop),
+            _times(ratio(_rates(row), _rates(beside[row.connections]))),
             f"{row.median('p50_ms'):.2f}",
             f"{row.median('p99_ms'):.2f}",
             f"{row.median('server_cpu'):.0%}",
@@ -65,25 +79,35 @@ def part(tools: Tools, directory: Path, seconds: float, rounds: int, *, unix: bo
 ## Workers
 
 Five limits counted in the process, {rounds} rounds of {seconds:g} s in turn; medians. The load generator
-runs on the same cores: where there are only two, it takes its part from the two workers, and the requests for
-each second that a core works for the daemon say what there would be without.
+runs on the same cores as what it loads; where one worker has two, that leaves the generator the second.
 {disturbances([run.others_cpu for row in rows for run in row.rounds])}
 
 {table(_HEAD, cells)}"""
     targets = [
-        at_least(f"{row.connections} connections: two workers, of one", row.of_noop.median, WANTED)
+        at_least(
+            f"{row.connections} connections: two workers on two cores, of one on one",
+            row.of_noop.median,
+            WANTED,
+        )
         for row in rows
-        if row.server == compared[1].name
+        if row.server == compared[2].name
     ]
     return Part([asdict(row) for row in rows], text, targets)
 
 
+def _rates(row: rates.Row) -> list[float]:
+    return [run.rps for run in row.rounds]
+
+
+def _times(spread: Spread) -> str:
+    return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
+
+
 @contextmanager
-def _daemon(directory: Path, count: int, *, unix: bool) -> Iterator[Server]:
-    name = f"{count} worker{'s' * (count > 1)}"
-    home = directory / f"workers-{count}"
+def _daemon(directory: Path, name: str, workers: int, cores: str, *, unix: bool) -> Iterator[Server]:
+    home = directory / name.replace(" ", "-").replace(",", "")
     address = f"unix:{home}/policy" if unix else f"127.0.0.1:{free_port()}"
     config, log = servers.configure(home, address), home / "log"
-    argv: list[str | Path] = [sys.executable, "-P", "-c", _DAEMON, config, str(count)]
+    argv = [*on_cores(cores), sys.executable, "-P", "-c", _DAEMON, config, str(workers)]
     with servers.running(name, argv, address, log) as child:
-        yield Server(name, address, servers.members(child), log)
+        yield Server(name, address, servers.members(child), log, cores=cores)
