@@ -22,7 +22,7 @@ USUAL = {
 class PolicyClient:
     """One connection to the policy daemon. Raises OSError: TimeoutError when nothing comes."""
 
-    def __init__(self, endpoint: Endpoint, seconds: float = 5.0):
+    def __init__(self, endpoint: Endpoint, seconds: float = 20.0):
         self.socket = connect(endpoint, seconds)
         self._answers = self.socket.makefile("rb")
 

@@ -16,8 +16,9 @@ from mxweir_ops.lab.manager import Manager
 from mxweir_ops.lab.place import connect, free_endpoint
 from mxweir_ops.lab.process import Child, Server, wait_until
 
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
+_ANSWER_SECONDS = 20.0
 
 
 def command(verb: str, config_file: Path, *words: str) -> list[str]:
@@ -175,10 +176,12 @@ class Daemon(Server):
 
     def records(self, **fields: object) -> list[dict[str, Any]]:
         """The log's lines in which all these fields have these values; for format = "json"."""
-        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        # Of a line that is being written, the beginning may be there already.
+        whole = self.log().rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [line for line in lines if fields.items() <= line.items()]
 
-    def wait_for(self, seconds: float = 10.0, **fields: object) -> dict[str, Any]:
+    def wait_for(self, seconds: float = 30.0, **fields: object) -> dict[str, Any]:
         """The last such line, once there is one; TimeoutError when there is none in that many seconds."""
         if not wait_until(lambda: bool(self.records(**fields)), seconds):
             raise TimeoutError(f"mxweir {self.verb} logged no line with {fields}")
@@ -187,7 +190,7 @@ class Daemon(Server):
 
 def get(page: Inet, path: str) -> tuple[int, str]:
     """One of a daemon's HTTP pages: status and text; status 0 when nobody answers."""
-    connection = http.client.HTTPConnection(page.host, page.port, timeout=5.0)
+    connection = http.client.HTTPConnection(page.host, page.port, timeout=_ANSWER_SECONDS)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -198,13 +201,21 @@ def get(page: Inet, path: str) -> tuple[int, str]:
         connection.close()
 
 
-def sockets(pid: int) -> int:
-    """How many sockets a process has open; 0 for one that is gone."""
+def connections(pid: int, endpoint: Endpoint) -> int:
+    """How many connections that were made at a unix socket a process has open; 0 for one that is gone.
+
+    Others that it has, such as to Redis, come and go when it likes.
+    """
+    if not isinstance(endpoint, Unix):
+        raise TypeError(f"{endpoint} is not a unix socket")
+    # proc(5): the inode and the path of the socket are the last two words.
+    words = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    made = {f"socket:[{inode}]" for *_, inode, path in words if path == endpoint.path}
     count = 0
     with suppress(OSError):
         for file in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):  # closed meanwhile
-                count += str(file.readlink()).startswith("socket:")
+                count += str(file.readlink()) in made
     return count
 
 

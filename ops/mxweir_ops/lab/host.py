@@ -1,6 +1,6 @@
 """A policy daemon that follows a PostgreSQL, with all its files in one directory."""
 
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg
@@ -80,8 +80,12 @@ class Host(Daemon):
 
     def _followers(self) -> list[int]:
         daemon = self.child.pid
-        children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
-        return [int(pid) for pid in children if b"follower" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        found = []
+        for pid in Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split():
+            with suppress(OSError):  # it is gone
+                if b"follower" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(int(pid))
+        return found
 
     def progress(self) -> Progress:
         """How far its replica has come."""

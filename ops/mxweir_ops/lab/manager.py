@@ -12,7 +12,10 @@ from typing import Self
 _HAND_OVER = """
 import fcntl, os, sys
 count = int(sys.argv[1])
-held = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 100) for number in sys.argv[2:2 + count]]
+numbers = list(map(int, sys.argv[2:2 + count]))
+held = [fcntl.fcntl(number, fcntl.F_DUPFD, 100) for number in numbers]
+for number in numbers:
+    os.close(number)  # else the daemon's own processes would have it as well
 for target, source in enumerate(held, start=3):
     os.dup2(source, target)
     os.close(source)

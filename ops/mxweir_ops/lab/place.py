@@ -55,7 +55,7 @@ def temporary_directory() -> Iterator[Path]:
                 break
 
 
-def connect(endpoint: Endpoint, seconds: float = 5.0) -> socket.socket:
+def connect(endpoint: Endpoint, seconds: float = 20.0) -> socket.socket:
     """A connection to a server; every wait on it ends after that many seconds. Raises OSError."""
     client = socket.socket(socket.AF_UNIX if isinstance(endpoint, Unix) else socket.AF_INET)
     client.settimeout(seconds)

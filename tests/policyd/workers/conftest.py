@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from mxweir_ops.lab.asking import PolicyClient
-from mxweir_ops.lab.daemons import sockets
+from mxweir_ops.lab.daemons import connections
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import MissingError, wait_until
 from mxweir_ops.lab.redis import Redis
@@ -66,14 +66,13 @@ def connected() -> Iterator[Connect]:
         def connect(daemon: "Policyd") -> dict[int, PolicyClient]:
             workers = daemon.workers
             assert wait_until(lambda: "\nmxweir_policy_connections 0.0" in daemon.page("/metrics")[1], SLACK)
-            before = {pid: sockets(pid) for pid in workers}
             found: dict[int, PolicyClient] = {}
-            # Each is taken before the next is made: a connection is known by the socket that it adds.
+            # Each is taken before the next is made: a connection is known by the worker that had none.
             for _ in range(len(workers)):
                 client = stack.enter_context(daemon.client())
                 assert client.ask(sender=f"{uuid4().hex}@connected.example") == "DUNNO"
-                (pid,) = (pid for pid in workers if sockets(pid) > before[pid])
-                before[pid] = sockets(pid)
+                have = [pid for pid in workers if connections(pid, daemon.addresses.policy)]
+                (pid,) = set(have) - found.keys()
                 found[pid] = client
             assert set(found) == set(workers)
             return found

@@ -12,7 +12,7 @@ import pytest
 
 from mxweir.endpoint import Unix
 from mxweir_ops.lab.asking import PolicyClient
-from mxweir_ops.lab.daemons import sockets
+from mxweir_ops.lab.daemons import connections
 from mxweir_ops.lab.manager import Manager
 from mxweir_ops.lab.place import connect
 
@@ -63,10 +63,9 @@ def test_sockets_that_are_handed_over_serve_all_workers_and_outlast_a_restart(ow
         manager.listen("maps", maps)
         own.manager = manager
         own.start()
-        before = [sockets(pid) for pid in own.workers]
         clients = [stack.enter_context(PolicyClient(Unix(str(policy)))) for _ in range(4)]
         assert [client.ask(sender=f"{id(client)}@a.example") for client in clients] == ["DUNNO"] * 4
-        assert [sockets(pid) - old for pid, old in zip(own.workers, before, strict=True)] == [2, 2]
+        assert [connections(pid, Unix(str(policy))) for pid in own.workers] == [2, 2]
         with connect(Unix(str(maps))) as lookup:
             lookup.sendall(b"25:relay-domains example.org,")
             assert lookup.recv(100) == b"14:OK example.org,"
