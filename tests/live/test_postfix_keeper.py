@@ -169,6 +169,26 @@ async def test_a_keeper_that_dies_is_told_and_another_one_takes_over(place: Path
     assert isinstance(events[0], Notice)
 
 
+async def test_signals_to_the_whole_service_do_not_end_a_keeper_whose_daemon_lives(place: Path) -> None:
+    given(place, "a.example")
+    events: list[Event] = []
+    kept = KeptTables(settings(place), events.append)
+    running = asyncio.ensure_future(kept.run())
+    try:
+        await _until(lambda: kept.agree)
+        (pid,) = _keepers(place)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(pid, number)
+        given(place, "b.example")
+        await _until(lambda: kept.last.rows == 2)
+        assert _keepers(place) == [pid]
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    assert [event for event in events if isinstance(event, Trouble)] == []
+
+
 async def test_a_keeper_that_hangs_is_told_and_counts_as_none_until_it_goes_on(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,10 @@ def test_a_service_has_time_to_drain_before_it_is_killed(unit: str, settings: Po
     assert parse_duration(stop) > settings.drain
 
 
+def test_a_stop_is_told_to_the_policy_daemon_and_not_to_the_processes_that_it_has_started() -> None:
+    assert read("mxweir-policyd.service")["Service"]["KillMode"] == ["mixed"]
+
+
 @pytest.mark.parametrize("unit", SERVICES)
 def test_every_command_of_a_service_names_the_installed_program_or_kill(unit: str) -> None:
     commands = read(unit)["Service"]["ExecStart"] + read(unit)["Service"]["ExecReload"]

@@ -10,6 +10,7 @@ order to stop; what it does goes out as lines on stdout.
 import contextlib
 import os
 import select
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -34,9 +35,11 @@ _NICE = 10
 
 
 def main() -> None:
-    """Keep the tables until stdin ends."""
+    """Keep the tables until stdin ends. Signals to the whole service are for the daemon."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     settings = Settings.of_line(sys.stdin.buffer.readline())
-    with contextlib.suppress(OSError):  # our unit's filter of system calls does not allow it
+    with contextlib.suppress(OSError):  # a unit's filter of system calls may not allow it
         os.nice(_NICE)
     said = time.monotonic()
     for report, wait in keep(settings):
