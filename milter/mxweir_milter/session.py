@@ -31,6 +31,13 @@ from mxweir_milter.message import Content, Message, Room
 from mxweir_milter.policy import Ruling, Treatment, Treatments, decide
 from mxweir_milter.verdict import Failed, Outcome, Reason, Result, Scored
 
+_RESERVE = 0.05
+"""Seconds before the deadline at which scanning ends, or a fortieth of it where that is less.
+
+The deadline is that of the answer. When an engine falls silent, hundreds of scans end in the same moment, and
+each is yet to be cancelled, its answer made, sent, and taken by a mail server that has as many to take.
+"""
+
 _RECIPIENTS_KEPT = 1000
 _OVERRULED_TOLD = 8
 
@@ -61,7 +68,7 @@ class Concluded(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A message that must be scanned before its deadline; then `Session.conclude` wants the result."""
+    """A message that must be scanned before this deadline; then `Session.conclude` wants the result."""
 
     message: Message
     deadline: Deadline
@@ -229,7 +236,7 @@ class Session:
             return self.conclude(Failed(reason))
         content = b"" if reason else transaction.content.together()
         message = Message(self._client, transaction.envelope(), content, self._clock(), question)
-        return Wanted(message, Deadline.after(transaction.policy.deadline, self._monotonic))
+        return Wanted(message, Deadline.after(_for_scanning(transaction.policy.deadline), self._monotonic))
 
     def conclude(self, result: Result) -> Concluded:
         """The answer for the message that ended, by its scan's result.
@@ -363,6 +370,11 @@ class Session:
             used=refusal.figure if refusal is not None else "",
             observed=said.observed if said is not None else (),
         )
+
+
+def _for_scanning(deadline: float) -> float:
+    """Of the seconds until the answer must be there, those in which engines may be asked."""
+    return deadline - min(_RESERVE, deadline / 40)
 
 
 def _remember(transaction: _Transaction) -> None:
