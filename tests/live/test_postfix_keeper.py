@@ -182,6 +182,8 @@ async def test_signals_to_the_whole_service_do_not_end_a_keeper_whose_daemon_liv
         given(place, "b.example")
         await _until(lambda: kept.last.rows == 2)
         assert _keepers(place) == [pid]
+        kept.renew(None)
+        await _until(lambda: not _keepers(place) and not kept.agree)
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError):
