@@ -7,12 +7,15 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
 
+from mxweir import service
 from mxweir.background import go_on
 from mxweir.clock import Clock
 from mxweir.config import Config
+from mxweir.control import Control, ControlServer, control_endpoint
 from mxweir.events import Observer, Trouble
 from mxweir.facts import ContentFacts, Folder
 from mxweir.ratelimit.bulletin import Bulletin
+from mxweir.ratelimit.control import LimitsControl
 from mxweir.ratelimit.kept import Kept
 from mxweir.ratelimit.limits import Limits, Outcome
 from mxweir.ratelimit.shared import Shared
@@ -51,16 +54,19 @@ class Counting:
         self._talkers = Talkers(clock())
         self._servers = self._connect(config, asking)
         self._background: list[asyncio.Task[None]] = []
-        self._limits = asking.limits if asking is not None else None
+        self._asking = asking
         self._shared = self._share(config)
         self.kept = Kept(snapshot_path(config.state_dir), lambda: self._limits, clock, observe)
         """The counters of this process, in their file."""
+        self._state_dir = config.state_dir
+        self._commands: list[service.Listener | asyncio.AbstractServer] = []
 
     async def start(self) -> None:
         """Go on with the counters of a former process, and connect to Redis where there is one."""
         if self._servers is not None:
             await self._reach(self._servers)
         self.kept.load()
+        await self._hear_commands()
 
     async def ask(self, question: Question) -> Failed | None:
         """Ask and charge, and put down what was said; None when the message is to be scanned."""
@@ -93,11 +99,12 @@ class Counting:
             self._servers = self._connect(config, asking)
             if self._servers is not None:
                 self._go_on(self._reach(self._servers))
-        limits = asking.limits if asking is not None else None
-        if limits is not None and self._limits is not None:
-            limits.adopt(self._limits, self._clock())
-        self._limits = limits
+        if asking is not None and self._limits is not None:
+            asking.limits.adopt(self._limits, self._clock())
+        self._asking = asking
         self._shared = self._share(config)
+        if not self._commands:
+            self._go_on(self._hear_commands())
 
     def close(self) -> None:
         """Keep the counters for the next process, and leave Redis."""
@@ -105,7 +112,13 @@ class Counting:
             task.cancel()
         if self._servers is not None:
             self._servers.close()
+        for each in reversed(self._commands):
+            each.close()
         self.kept.save()
+
+    @property
+    def _limits(self) -> Limits | None:
+        return self._asking.limits if self._asking is not None else None
 
     async def _decide(self, facts: ContentFacts) -> Outcome | None:
         if self._shared is None:
@@ -124,6 +137,23 @@ class Counting:
         await servers.start()
         bulletin = Bulletin(servers, self._prefix, self._talkers, self._forget)
         self._go_on(go_on(bulletin.run, self._observe))
+
+    async def _hear_commands(self) -> None:
+        """Let the command line ask for the counters of this process, once there are some."""
+        if self._asking is None:
+            return
+        try:
+            listener = service.bind(control_endpoint(self._state_dir, "milter"), 0o600)
+        except service.ServiceError as error:
+            # Mail does not wait for it, nor do the limits.
+            self._observe(Trouble("commands are not heard", str(error)))
+            return
+        control = Control({"limits": LimitsControl(self._in_force, self._clock).answer}, self._observe)
+        self._commands.append(listener)
+        self._commands.append(await ControlServer(control.answer, self._observe).serve(listener.socket))
+
+    def _in_force(self) -> tuple[Limits, Folder] | None:
+        return (self._asking.limits, self._asking.folder) if self._asking is not None else None
 
     def _go_on(self, work: Coroutine[None, None, None]) -> None:
         self._background.append(asyncio.get_running_loop().create_task(work))

@@ -12,12 +12,12 @@ from mxweir import http, service
 from mxweir.background import go_on
 from mxweir.clock import system_clock
 from mxweir.config import Config, ConfigError, load
+from mxweir.control import ControlServer, control_endpoint
 from mxweir.events import Decided, Event, Trouble, notice, tell_all, warning
 from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, PolicyMetrics
 from mxweir.serving import Listening, new_event_loop
 from mxweir.threads import in_thread
-from mxweir_policyd.control import ControlServer, control_endpoint
 from mxweir_policyd.domains import RelayDomains
 from mxweir_policyd.reloading import in_force
 from mxweir_policyd.worker import Worker
@@ -119,7 +119,7 @@ class PolicyDaemon:
 
     async def _listen(self, listening: Listening) -> None:
         await self._worker.listen(listening)
-        control = service.bind(control_endpoint(self._config.state_dir), 0o600)
+        control = service.bind(control_endpoint(self._config.state_dir, "policyd"), 0o600)
         server = ControlServer(self._worker.answer, self._observe)
         listening.add(control, await server.serve(control.socket))
 

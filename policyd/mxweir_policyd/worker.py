@@ -17,11 +17,13 @@ from mxweir.background import Work
 from mxweir.clock import Clock
 from mxweir.config import Config
 from mxweir.config.sections import Redis
+from mxweir.control import Control
 from mxweir.domains.match import Match
 from mxweir.events import Observer
 from mxweir.facts import Folder
 from mxweir.metrics import Metrics
 from mxweir.ratelimit.bulletin import Bulletin
+from mxweir.ratelimit.control import LimitsControl
 from mxweir.ratelimit.kept import Kept
 from mxweir.ratelimit.limits import Limits
 from mxweir.ratelimit.shared import Shared
@@ -31,8 +33,7 @@ from mxweir.serving import Listening
 from mxweir.threads import in_thread
 from mxweir_policyd.accesslist.commands import Commands
 from mxweir_policyd.answerer import Answerer
-from mxweir_policyd.control import Control
-from mxweir_policyd.limitscontrol import LimitsControl
+from mxweir_policyd.control import Explaining
 from mxweir_policyd.pipeline import Domains, Pipeline
 from mxweir_policyd.session import MapSession, PolicySession, Sessions
 from mxweir_policyd.shared.answerer import SharedAnswerer
@@ -110,9 +111,10 @@ class Worker:
         self._commands.first_or_last = self._write_lane
         path = snapshot_path(config.state_dir)
         self._kept = Kept(path, lambda: self._answerer.pipeline.limits, clock, observe)
+        explaining = Explaining(self._answerer, domains.describe, observe)
         limits = LimitsControl(self._in_force, clock)
-        others = {"limits": limits.answer, "access": self._commands.say}
-        self._control = Control(self._answerer, domains.describe, observe, others)
+        answers = {"explain": explaining.answer, "limits": limits.answer, "access": self._commands.say}
+        self._control = Control(answers, observe)
         self.sessions = Sessions(config.policyd.max_connections, self._answerer)
         self._gauges(metrics)
 

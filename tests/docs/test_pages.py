@@ -40,7 +40,7 @@ def test_every_setting_that_the_documents_name_exists(
     named = re.compile(rf"`(?:{sections})\.[a-z_]+`")
     told = {word.strip("`") for text in documents.values() for word in named.findall(text)}
     files = {"limits.state", "limits.broken", "domains.lmdb", "domains.broken", "domains.unsure"}
-    files |= {"policyd.control", "postgres.lmdb", "postgres.broken", "follower.lock"}
+    files |= {"policyd.control", "milter.control", "postgres.lmdb", "postgres.broken", "follower.lock"}
     files |= {"access.list", "access.lock", "access.broken"}
     assert told - files <= known
 

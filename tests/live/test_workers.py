@@ -12,6 +12,7 @@ from functools import partial
 
 import pytest
 
+from mxweir.control import ask
 from mxweir_ops.lab.asking import USUAL
 from mxweir_ops.lab.client import Outcome, send
 from mxweir_ops.lab.letters import letter, new_message_id
@@ -19,7 +20,6 @@ from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import wait_until
 from mxweir_ops.lab.redis import Redis
 from mxweir_ops.lab.stack import Plan, Stack
-from mxweir_policyd.control import ask
 
 ANNA = "anna@example.org"
 RULES = """\
@@ -103,7 +103,7 @@ def stack() -> Iterator[Stack]:
 def counted(stack: Stack) -> int:
     """Messages that the limit of the mailbox has counted."""
     question = {"explain": USUAL | {"recipient": ANNA, "policy_context": "limits"}}
-    said = ask(stack.directory / "state", question)
+    said = ask(stack.directory / "state", "policyd", question)
     assert said is not None
     (limit,) = [step for step in said["trail"] if step["rule"] == "mailbox"]
     return int(limit["figure"].partition("/")[0])

@@ -1,9 +1,11 @@
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from mxweir.config import Config, loads
+from mxweir.control import ask
 from mxweir.events import Notice, Trouble
 from mxweir.facts import Folder
 from mxweir.testing import Recorder, SettableClock
@@ -40,12 +42,31 @@ class Setting:
         return Counting(self.config, asking_of(self.config, FOLDER), self.clock, self.told)
 
     def question(self, author: str = "a@x.example", instead: Failed | None = None) -> Question:
-        asking = asking_of(self.config, FOLDER)
+        asking = asking_of(loads(TEXT), FOLDER)
         assert asking is not None
         gathered = asking.begin()
         gathered.rcpt("b@example.org")
         gathered.header(b"From", author.encode())
         return Question(gathered.facts(Client(), "s@y.example", "", "", 1), instead)
+
+    def start(self) -> None:
+        """Start, and stop again."""
+
+        async def started() -> None:
+            await self.counting.start()
+            self.counting.close()
+
+        asyncio.run(started())
+
+    def take(self, config: Config) -> None:
+        """Reload, as the daemon does in its loop."""
+
+        async def taken() -> None:
+            self.counting.take(config, asking_of(config, FOLDER))
+            await asyncio.sleep(0)
+            self.counting.close()
+
+        asyncio.run(taken())
 
     def ask(
         self, *, author: str = "a@x.example", instead: Failed | None = None
@@ -81,9 +102,8 @@ def test_only_limits_by_content_are_the_milters(setting):
 
 def test_without_such_limits_nothing_is_counted_saved_or_loaded(tmp_path):
     setting = Setting(replace(loads(""), state_dir=tmp_path))
-    asyncio.run(setting.counting.start())
+    setting.start()
     setting.counting.tick()
-    setting.counting.close()
     assert list(setting.counting.sizes()) == []
     assert list(tmp_path.iterdir()) == setting.told.events == []
 
@@ -92,7 +112,7 @@ def test_counters_go_on_in_the_next_process(setting):
     setting.ask()
     setting.counting.close()
     setting.counting = setting.new()
-    asyncio.run(setting.counting.start())
+    setting.start()
     assert setting.told.events == [Notice("counters loaded", {"count": 1})]
     assert [setting.ask()[1] for _ in range(2)] == [False, True]
 
@@ -100,11 +120,11 @@ def test_counters_go_on_in_the_next_process(setting):
 def test_a_damaged_file_is_put_aside_and_told(setting, tmp_path):
     path = snapshot_path(tmp_path)
     path.write_text("nonsense")
-    asyncio.run(setting.counting.start())
+    setting.start()
     [told] = setting.told.events
     assert isinstance(told, Trouble)
     assert told.what == "counters not loaded"
-    assert [each.name for each in tmp_path.iterdir()] == ["content-limits.broken"]
+    assert (tmp_path / "content-limits.broken").read_text() == "nonsense"
 
 
 def test_a_disk_that_takes_nothing_is_told_and_costs_nothing(setting, tmp_path):
@@ -118,10 +138,41 @@ def test_a_disk_that_takes_nothing_is_told_and_costs_nothing(setting, tmp_path):
 def test_a_new_configuration_goes_on_with_what_was_counted(setting):
     setting.ask()
     config = replace(loads(TEXT.replace("2/day", "3/day")), state_dir=setting.config.state_dir)
-    setting.counting.take(config, asking_of(config, FOLDER))
+    setting.take(config)
     assert [setting.ask()[1] for _ in range(3)] == [False, False, True]
-    setting.counting.take(config, None)
+    setting.take(replace(loads(""), state_dir=setting.config.state_dir))
     assert setting.ask() == (None, False)
+
+
+async def test_commands_are_heard_from_when_there_are_limits_by_content(tmp_path):
+    setting = Setting(replace(loads(""), state_dir=tmp_path))
+    await setting.counting.start()
+
+    async def asked() -> dict[str, Any] | None:
+        question = {"limits": {"limit": "", "show": "a@x.example"}}
+        return await asyncio.to_thread(ask, tmp_path, "milter", question)
+
+    assert await asked() is None
+    config = replace(loads(TEXT), state_dir=tmp_path)
+    setting.counting.take(config, asking_of(config, FOLDER))
+    await setting.counting.ask(setting.question())
+    async with asyncio.timeout(20):
+        while (said := await asked()) is None:  # noqa: ASYNC110 - another thread asks
+            await asyncio.sleep(0)
+    assert [(use["limit"], use["used"]) for use in said["uses"]] == [("from", 1)]
+    setting.counting.take(replace(loads(""), state_dir=tmp_path), None)
+    assert await asked() == {"uses": [], "passed_over": []}
+    setting.counting.close()
+    assert await asked() is None
+
+
+async def test_a_state_directory_that_is_not_there_costs_only_the_commands(setting, tmp_path):
+    setting.config = replace(setting.config, state_dir=tmp_path / "not there")
+    setting.counting = setting.new()
+    await setting.counting.start()
+    assert [event.what for event in setting.told.events] == ["commands are not heard"]
+    assert await setting.counting.ask(setting.question()) is None
+    setting.counting.close()
 
 
 def test_a_fault_of_ours_lets_the_message_pass_and_is_told(setting):

@@ -311,7 +311,7 @@ def test_whoever_may_not_ask_the_daemon_reads_who_may(
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("mxweir_policyd.control.ask", refused)
+    monkeypatch.setattr("mxweir.control.ask", refused)
     monkeypatch.setattr(owner, "become_owner", lambda _: None)
     status, _, err = run(host, "block", "sender", "x@p.example")
     assert status == 2

@@ -7,16 +7,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mxweir import control
 from mxweir.access import Index
 from mxweir.address import NULL_SENDER
 from mxweir.clock import system_clock
-from mxweir.config import Config, load
+from mxweir.config import Config, LimitRule, load
+from mxweir.facts import CONTENT_KEYS
 from mxweir.ratelimit import snapshot
+from mxweir.trail import Step
 from mxweir_ops.options import add_config, add_json
 from mxweir_ops.owner import become_owner
-from mxweir_policyd import control
 from mxweir_policyd.accesslist import kept
 from mxweir_policyd.accesslist.book import Book
+from mxweir_policyd.control import explain, facts_of
 from mxweir_policyd.domains import reading
 from mxweir_policyd.protocol import MAX_REQUEST, ProtocolError
 from mxweir_policyd.relaydomains.replica import Replica
@@ -63,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if "error" in found:
         print(f"mxweir explain: {found['error']}", file=sys.stderr)
         return 2
+    found["trail"] += [_not_decided(rule) for rule in config.limit if rule.by_content]
     print(json.dumps(found) if args.json else _text(found, source))
     return 0 if args.json or found["verdict"] == "pass" else 1
 
@@ -86,7 +90,7 @@ def _attributes(args: argparse.Namespace) -> dict[str, str]:
 
 def _explain(config: Config, attributes: dict[str, str]) -> tuple[dict[str, Any], str]:
     """Ask the running daemon; where there is none, use what the last one saved."""
-    answer = control.ask(config.state_dir, {"explain": attributes})
+    answer = control.ask(config.state_dir, "policyd", {"explain": attributes})
     if answer is not None:
         return answer, "the running daemon"
     clock = system_clock()
@@ -100,10 +104,17 @@ def _explain(config: Config, attributes: dict[str, str]) -> tuple[dict[str, Any]
             source = "no daemon runs; the counters are those it saved last"
         except (snapshot.SnapshotError, OSError):
             source = "no daemon runs, and no counters were saved"
-        facts = control.facts_of(pipeline, attributes)
-        return control.explain(pipeline, facts, clock()), source
+        facts = facts_of(pipeline, attributes)
+        return explain(pipeline, facts, clock()), source
     finally:
         replica.close()
+
+
+def _not_decided(rule: LimitRule) -> dict[str, str]:
+    """What is said of a limit by content: there is no message here."""
+    keys = dict.fromkeys(key for key in (*rule.key, rule.distinct) if key in CONTENT_KEYS)
+    note = f"only the message shows {' and '.join(keys)}: the milter asks it"
+    return Step("limits", rule.name, "", "not decided", note=note)._asdict()
 
 
 def _commands(state_dir: Path, now: float) -> Index:

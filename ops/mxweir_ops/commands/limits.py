@@ -8,10 +8,10 @@ from math import ceil
 from typing import Any
 
 from mxweir.config import load
+from mxweir.ratelimit.control import MOST
 from mxweir.ratelimit.lookup import Use
 from mxweir_ops.counters import InRedis, Seen, Shown, Top, counters
 from mxweir_ops.options import add_config, add_json
-from mxweir_policyd.limitscontrol import MOST
 
 GOOD, FINDING = 0, 1
 

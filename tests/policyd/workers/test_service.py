@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mxweir.control import ask
 from mxweir_ops.lab.asking import USUAL, PolicyClient
 from mxweir_ops.lab.daemons import connections
 from mxweir_ops.lab.process import wait_until
-from mxweir_policyd.control import ask
 from mxweir_policyd.protocol import format_request
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def test_every_line_of_the_log_is_whole_and_none_is_missing(team: "Policyd", con
 def test_a_request_is_explained_by_a_worker(team: "Policyd", connected: Connect, sender: str) -> None:
     for client in connected(team).values():
         client.ask(sender=sender, instance=f"{sender}{id(client)}")
-    said = ask(team.state, {"explain": USUAL | {"sender": sender, "instance": "new"}})
+    said = ask(team.state, "policyd", {"explain": USUAL | {"sender": sender, "instance": "new"}})
     assert said is not None
     assert (said["action"], said["domains"]) == ("DUNNO", "")
     (limit,) = [step for step in said["trail"] if step["check"] == "limits"]
@@ -160,6 +160,7 @@ def test_a_broken_file_is_told_once_and_changes_nothing(own: "Policyd", connecte
 
 
 def test_a_stop_drains_both_and_ends_with_status_0(own: "Policyd", connected: Connect) -> None:
+    own.configure(drain='"60s"')
     own.start()
     request = format_request(USUAL | {"sender": "bert@drained.example"})
     clients, workers = connected(own).values(), own.workers
@@ -182,6 +183,7 @@ def test_a_stop_drains_both_and_ends_with_status_0(own: "Policyd", connected: Co
 
 
 def test_a_signal_to_all_processes_at_once_is_the_parents_to_obey(own: "Policyd", connected: Connect) -> None:
+    own.configure(drain='"60s"')
     own.start()
     request = format_request(USUAL | {"sender": "bert@drained.example"})
     (first, _) = connected(own).values()

@@ -23,9 +23,9 @@ MOST = 1000
 
 
 class LimitsControl:
-    """Answers about limits; `in_force` gives those that count now, and what folds their keys."""
+    """Answers about limits; `in_force` gives those that count now, and what folds their keys; None: none."""
 
-    def __init__(self, in_force: Callable[[], tuple[Limits, Folder]], clock: Clock) -> None:
+    def __init__(self, in_force: Callable[[], tuple[Limits, Folder] | None], clock: Clock) -> None:
         self._in_force = in_force
         self._clock = clock
 
@@ -35,7 +35,10 @@ class LimitsControl:
         `{"show": KEY}`, `{"reset": KEY}` or `{"top": how many}`, with the limit's name
         as "limit" or "". Raises KeyError, TypeError, ValueError for what is no question.
         """
-        all_limits, folder = self._in_force()
+        in_force = self._in_force()
+        if in_force is None:
+            return {"uses": [], "passed_over": []}
+        all_limits, folder = in_force
         limits = [limit for limit in all_limits.limits if question["limit"] in ("", limit.name)]
         if "top" in question:
             most = min(int(question["top"]), MOST)

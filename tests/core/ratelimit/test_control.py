@@ -1,17 +1,17 @@
 import json
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from mxweir.config import LimitRule
+from mxweir.control import Control
 from mxweir.events import Trouble
 from mxweir.facts import Folder
+from mxweir.ratelimit import control
+from mxweir.ratelimit.control import LimitsControl
 from mxweir.ratelimit.limits import Limits
 from mxweir.ratelimit.rate import parse_rate
 from mxweir.testing import Recorder, SettableClock, question
-from mxweir_policyd import limitscontrol
-from mxweir_policyd.control import Control
-from mxweir_policyd.limitscontrol import LimitsControl
 
 FOLDER = Folder()
 RULES = [
@@ -28,7 +28,7 @@ class Daemon:
         self.told = Recorder()
         self.limits = Limits(RULES, FOLDER)
         limits = LimitsControl(lambda: (self.limits, FOLDER), self.clock)
-        self._control = Control(cast("Any", None), lambda: "", self.told, {"limits": limits.answer})
+        self._control = Control({"limits": limits.answer}, self.told)
 
     def charge(self, sender: str, times: int = 1) -> None:
         for _ in range(times):
@@ -41,7 +41,7 @@ class Daemon:
 async def test_those_who_use_most_are_found_among_many_and_told_limit_by_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limitscontrol, "_AT_ONCE", 7)
+    monkeypatch.setattr(control, "_AT_ONCE", 7)
     daemon = Daemon()
     for number in range(50):
         daemon.charge(f"s{number}@o{number % 3}.example", 1 + (number == 30) * 3 + (number == 5))
@@ -67,7 +67,7 @@ async def test_more_than_a_thousand_are_never_told() -> None:
     daemon = Daemon()
     for number in range(1100):
         daemon.charge(f"s@x{number}.example")
-    assert len((await daemon.ask(top=5000, limit="sender"))["uses"]) == limitscontrol.MOST
+    assert len((await daemon.ask(top=5000, limit="sender"))["uses"]) == control.MOST
 
 
 async def test_showing_charges_nothing_and_resetting_tells_what_was_used() -> None:
@@ -92,7 +92,7 @@ async def test_a_fault_in_a_command_is_an_answer_and_a_trouble(monkeypatch: pyte
     def fail(*_: object) -> None:
         raise ZeroDivisionError("odd")
 
-    monkeypatch.setattr(limitscontrol, "places_of", fail)
+    monkeypatch.setattr(control, "places_of", fail)
     daemon = Daemon()
     assert await daemon.ask(show="a@x.example") == {"error": "internal error: ZeroDivisionError: odd"}
     assert daemon.told.events == [Trouble("internal error in a command", "ZeroDivisionError: odd", "error")]
