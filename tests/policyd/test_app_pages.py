@@ -34,12 +34,13 @@ def test_the_pages_say_that_all_is_well_and_others_are_not_there(
 
 
 def test_a_daemon_that_stops_is_not_ready_and_still_alive(own: "Policyd") -> None:
+    own.configure(drain='"60s"')
     own.start()
     with own.client() as half:
         half.send(b"request=")
         assert own.ask() == "DUNNO"
         own.child.send(signal.SIGTERM)
-        assert wait_until(lambda: own.page("/readyz") == (503, "stopping\n"), 10)
+        assert wait_until(lambda: own.page("/readyz") == (503, "stopping\n"), 30)
         assert own.page("/livez")[0] == 200
 
 
