@@ -30,6 +30,7 @@ from mxweir_milter.counting import Counting, asking_of
 from mxweir_milter.fronts import Front
 from mxweir_milter.message import Message
 from mxweir_milter.policy import treatments_of
+from mxweir_milter.reloading import in_force
 from mxweir_milter.room import Room
 from mxweir_milter.session import Policy, Session
 from mxweir_milter.tenants import Tenants
@@ -43,8 +44,6 @@ _LINGER = 3.0
 
 _OTHER_FILES = 64
 """File descriptors beside those of sessions and scans."""
-
-_FIXED = ("front", "listen", "socket_mode", "socket_group", "http", "max_sessions", "save_every")
 
 _NO_PYMILTER = (
     'milter.front = "libmilter", but pymilter cannot be loaded ({error}): '
@@ -247,17 +246,14 @@ class MilterDaemon:
             self._observe(Trouble("configuration not reloaded", why, "error"))
         service.notify("READY=1")
 
-    def _read(self) -> tuple[Config, Policy]:
-        config = load(self._path)
-        return config, build_policy(config, self._tenants)
+    def _read(self) -> tuple[Config, Policy, list[str]]:
+        config, fixed = in_force(load(self._path), self._started_with)
+        return config, build_policy(config, self._tenants), fixed
 
-    def _take(self, config: Config, policy: Policy) -> None:
+    def _take(self, config: Config, policy: Policy, fixed: list[str]) -> None:
         # Made before anything changes: what fails here leaves all as it was.
         new_scanner = scanner.build(config.milter, self._observe, self._scanner)
         self._counting.take(config, policy.limits)
-        old, new = self._started_with, config
-        fixed = [f"milter.{key}" for key in _FIXED if getattr(new.milter, key) != getattr(old.milter, key)]
-        fixed += ["log"] if new.log != old.log else []
         if fixed:
             self._observe(warning("needs a restart to take effect", keys=" ".join(fixed)))
         self._scanner, self._policy, self._config = new_scanner, policy, config

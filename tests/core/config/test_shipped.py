@@ -11,7 +11,7 @@ import pytest
 
 from mxweir.config import Config, ConfigError, loads
 from mxweir.config.schema import REQUIRED, Place, declared, show
-from mxweir_milter import app as milter
+from mxweir_milter import reloading as milter
 from mxweir_policyd import reloading as policyd
 
 SHIPPED = (Path(__file__).parents[3] / "conf/mxweir.toml").read_text()
