@@ -9,6 +9,7 @@ import pytest
 from mxweir.config import load
 from mxweir_ops.cli import main
 from mxweir_ops.commands import config as commands
+from mxweir_ops.lab.certificates import certificate
 from mxweir_ops.postfix import QUEUE_DIRECTORY
 
 WRITTEN = """\
@@ -88,6 +89,29 @@ def test_every_mistake_is_told_with_its_line(path: Path, capsys: pytest.CaptureF
     as_data = capsys.readouterr()
     assert as_data.err == ""
     assert json.loads(as_data.out)["mistakes"] == told.err.splitlines()
+
+
+def test_certificates_and_keys_that_cannot_be_read_or_used_are_all_told(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path.write_text(
+        f'[redis]\nurl = "rediss://redis.example"\nca = "{tmp_path}/none.pem"\ncert = "{tmp_path}"\n'
+        f'key = "{path}"\n[[milter.engine]]\ntype = "rspamd"\naddress = "inet:127.0.0.1:11333"\n'
+        f'tls = true\nca = "{tmp_path}/nor-this.pem"\n'
+    )
+    assert main(["config", "check", "--config", str(path)]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"{path}: redis.ca: {tmp_path}/none.pem cannot be read: No such file or directory",
+        f"{path}: redis.cert: {tmp_path} cannot be read: Is a directory",
+        f"{path}: milter.engine[1].ca: {tmp_path}/nor-this.pem cannot be read: No such file or directory",
+    ]
+    made = certificate(tmp_path, "redis")
+    good = f'[redis]\nurl = "rediss://redis.example"\nca = "{made.cert}"\ncert = "{made.cert}"\n'
+    path.write_text(f'{good}key = "{path}"\n')
+    assert main(["config", "check", "--config", str(path)]) == 2
+    assert f"{path}: redis.cert, redis.key: " in capsys.readouterr().err
+    path.write_text(f'{good}key = "{made.key}"\n')
+    assert main(["config", "check", "--config", str(path)]) == 0
 
 
 # show

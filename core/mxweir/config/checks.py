@@ -1,7 +1,7 @@
 """What only several keys together can get wrong, and what is allowed but probably not meant."""
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from mxweir.address import registrable_domain
@@ -10,6 +10,7 @@ from mxweir.config.readers import network
 from mxweir.config.schema import Place, Problem
 from mxweir.config.sections import AccessEntry, Config, LimitRule
 from mxweir.facts import Folder
+from mxweir.ratelimit.rate import Rate
 
 T = TypeVar("T")
 
@@ -145,11 +146,8 @@ def _limit(limit: LimitRule, place: Place, folder: Folder) -> Iterator[Problem]:
     if limit.distinct:
         yield from _distinct(limit, place)
     if limit.unit != "byte":
-        for name, rates in (("rate", [limit.rate]), ("overrides", limit.overrides.values())):
-            if any(rate is not None and rate.in_bytes for rate in rates):
-                yield Problem(
-                    (*place, name), f'a size counts bytes, and this limit {limit.unit}s; see "unit"'
-                )
+        what = f'a size counts bytes, and this limit {limit.unit}s; see "unit"'
+        yield from _rates(limit, place, lambda rate: rate.in_bytes, what)
     yield from _overrides(limit, (*place, "overrides"), folder)
 
 
@@ -165,11 +163,17 @@ def _distinct(limit: LimitRule, place: Place) -> Iterator[Problem]:
             (*place, "distinct"),
             "counts different values over the rate's period; remove burst, window, unit",
         )
-    for name, rates in (("rate", [limit.rate]), ("overrides", limit.overrides.values())):
-        if any(rate is not None and rate.count > _MOST_VALUES for rate in rates):
-            yield Problem(
-                (*place, name), f"at most {_MOST_VALUES} different values can be remembered for a key"
-            )
+    what = f"at most {_MOST_VALUES} different values can be remembered for a key"
+    yield from _rates(limit, place, lambda rate: rate.count > _MOST_VALUES, what)
+
+
+def _rates(limit: LimitRule, place: Place, wrong: Callable[[Rate], bool], what: str) -> Iterator[Problem]:
+    """The limit's own rate and those of its overrides, where they are wrong."""
+    if wrong(limit.rate):
+        yield Problem((*place, "rate"), what)
+    for text, rate in limit.overrides.items():
+        if rate is not None and wrong(rate):
+            yield Problem((*place, "overrides"), f'"{text}": {what}')
 
 
 def _overrides(limit: LimitRule, place: Place, folder: Folder) -> Iterator[Problem]:

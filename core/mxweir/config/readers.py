@@ -18,6 +18,7 @@ from mxweir.ratelimit.rate import Rate, parse_rate
 from mxweir.redis.url import Url, parse_url
 
 T = TypeVar("T")
+V = TypeVar("V")
 Reader = Callable[[object], T]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -122,7 +123,7 @@ def listed(read: Reader[T]) -> Reader[tuple[T, ...]]:
     return read_all
 
 
-def all_of(read: Reader[T], values: Iterable[object]) -> list[T]:
+def all_of(read: Callable[[V], T], values: Iterable[V]) -> list[T]:
     """Read every value; a ValueError names all that are wrong."""
     found: list[T] = []
     wrong: list[str] = []
@@ -185,6 +186,8 @@ def rate(value: object) -> Rate:
 
 def address(value: object) -> endpoint.Endpoint:
     """An address in Postfix's notation."""
+    if isinstance(value, list):
+        raise ValueError(f"{value!r} is a list; one address stands here, in quotes alone")
     return endpoint.parse(
         _string(value, "an address such as inet:127.0.0.1:10040 or unix:/run/mxweir/policy")
     )

@@ -20,8 +20,15 @@ UNLIMITED = "unlimited"
 def _overrides(value: object) -> dict[str, Rate | None]:
     if not isinstance(value, dict):
         raise ValueError('overrides are a table: { "postmaster@example.org" = "2000/minute" }')
-    rates = read.all_of(lambda rate: None if rate == UNLIMITED else read.rate(rate), value.values())
-    return dict(zip(value, rates, strict=True))
+    return dict(read.all_of(_override, value.items()))
+
+
+def _override(item: tuple[str, object]) -> tuple[str, Rate | None]:
+    key, rate = item
+    try:
+        return key, None if rate == UNLIMITED else read.rate(rate)
+    except ValueError as error:
+        raise ValueError(f'"{key}": {error}') from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

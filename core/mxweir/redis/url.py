@@ -137,6 +137,10 @@ def _address(text: str, default: int) -> Endpoint:
 
 def _socket(hosts: str, path: str) -> Endpoint:
     found = f"/{_decoded(path)}"
+    if re.search(r"/[0-9]+$", path):
+        raise ValueError(
+            "the database of a unix socket is written behind a ?, such as redis+unix:///path?db=0"
+        )
     if hosts or not path or "\0" in found or len(found.encode()) > 107:
         raise ValueError("a unix socket is written redis+unix:///path, with at most 107 bytes of path")
     return Unix(found)

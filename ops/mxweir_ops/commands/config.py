@@ -9,7 +9,7 @@ from typing import Any
 
 from mxweir.config import Config, ConfigError, Problem, load
 from mxweir.config.effective import effective, to_toml
-from mxweir_ops import connection_string, postfix
+from mxweir_ops import connection_string, postfix, tls_files
 from mxweir_ops.options import add_config, add_json
 
 
@@ -49,10 +49,13 @@ def check(args: argparse.Namespace) -> int:
 
 
 def _checked(path: Path) -> Config:
-    """The configuration; what takes other packages to see is told too (ConfigError)."""
+    """The configuration; what takes other packages or files to see is told too (ConfigError)."""
     config = load(path)
+    problems = [*tls_files.problems(config)]
     if config.postgres is not None and (why := connection_string.fault(config.postgres.dsn)):
-        raise ConfigError(str(path), [Problem(("postgres", "dsn"), why)])
+        problems.append(Problem(("postgres", "dsn"), why))
+    if problems:
+        raise ConfigError(str(path), problems)
     return config
 
 

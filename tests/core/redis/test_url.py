@@ -55,6 +55,7 @@ def test_a_url_says_where_redis_is_and_who_we_are_to_it(text, url):
         ("redis://:hunter2?x@host", r"behind the \? stands nothing"),
         ("redis://:%ffhunter2@host", "no UTF-8"),
         ("redis+unix://host/hunter2", "a unix socket is written"),
+        ("redis+unix:///hunter2/0", "such as redis\\+unix:///path\\?db=0"),
         ("redis+unix:///" + "a" * 107, "at most 107 bytes"),
         ("redis+unix:///a%00b", "a unix socket is written"),
         ("redis+unix:///a?database=1", "stands only db"),
