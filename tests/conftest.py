@@ -8,8 +8,14 @@ from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mxweir_ops.lab.place import SHARE
+
+# How long an example takes says how busy the machine is, and nothing else. Under CI Hypothesis draws the
+# same examples each time.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,15 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from mxweir_ops.lab.asking import PolicyClient
 from mxweir_ops.lab.daemons import Addresses, Daemon, Setup, get
 from mxweir_ops.lab.place import connect, temporary_directory
-
-# How long an example takes says how busy the machine is, and nothing else.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
 
 RULES = """
 [[access]]

@@ -152,7 +152,7 @@ def test_with_a_bit_of_any_byte_turned_a_file_is_told_as_damaged(path):
         assert nothing_loaded(loaded)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     st.binary(max_size=200) | st.text('[]{}",:0123456789eE+-.\\nulltrefas\n', max_size=200).map(str.encode)
 )

@@ -13,7 +13,7 @@ PIECES = st.lists(
 
 
 @hypothesis_settings(
-    max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 @given(PIECES.map("".join))
 def test_what_the_rule_leaves_as_it_is_goes_in_and_nothing_else(connection, name):

@@ -124,7 +124,7 @@ def test_of_two_imports_at_once_one_is_whole_and_then_the_other(connection, sett
 
 
 @hypothesis_settings(
-    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30), max_size=5))
 def test_whatever_a_next_hop_holds_arrives_as_it_was(connection, hops):

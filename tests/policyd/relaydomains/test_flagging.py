@@ -40,7 +40,9 @@ ROWS = st.lists(
     ),
     max_size=6,
 )
-OFTEN = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+OFTEN = settings(
+    max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 
 
 def change(replica: Replica, how: str, origin: int, what: Iterable[tuple[str, bool]]) -> None:

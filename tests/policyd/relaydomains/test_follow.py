@@ -305,7 +305,7 @@ def test_a_frozen_replica_does_not_move_and_loses_nothing_by_it(mirror: Mirror) 
     assert content(mirror) == table.rows
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=40)
 @given(st.integers(0, 2**32))
 def test_broken_off_at_any_call_it_ends_up_with_what_the_source_has(
     tmp_path_factory: pytest.TempPathFactory, seed: int

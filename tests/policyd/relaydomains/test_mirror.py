@@ -192,7 +192,7 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=60)
 @given(steps)
 def test_whatever_the_changes_it_has_what_was_said_last_but_for_losses_that_wait(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[list[tuple[int, str]], bool]]

@@ -97,7 +97,7 @@ def said(outcome: Outcome) -> tuple[object, ...]:
     return (refusal and (refusal.limit.name, refusal.key, refusal.figure), outcome.observed)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=25)
 @given(messages=MESSAGES)
 def test_a_message_is_answered_and_charged_as_by_one_process(
     counted: Callable[..., Counted], servers: Direct, messages: list[ContentFacts]

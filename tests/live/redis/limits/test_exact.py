@@ -212,7 +212,7 @@ ARRIVALS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(rules(), ARRIVALS)
 def test_a_process_redis_and_exact_fractions_say_the_same(counted, rules, arrivals):
     alone, reference = Limits(rules, FOLDER), Reference(rules)

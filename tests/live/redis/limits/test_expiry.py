@@ -70,7 +70,7 @@ STEPS = st.lists(
 """Microseconds since the last row, the rate a minute that is configured then, questions in it."""
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(STEPS)
 def test_a_key_lives_as_long_as_it_counts_and_eleven_seconds_more_at_most(counted, steps):
     by_count = {count: limits_of(counted, count) for count in (1, 7, 60, 6000)}
