@@ -12,5 +12,12 @@ def test_where_all_runs_everything_answers(stack: Stack, capsys):
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (status, {finding["state"] for finding in found}) == (0, {"good"}), found
     subjects = " ".join(finding["subject"] for finding in found)
-    for name in ("policy daemon at", "map server at", "milter at", "domains.lmdb"):
+    for name in (
+        "policy daemon at",
+        "map server at",
+        "milter at",
+        "/domains.lmdb",
+        "relay-domains.lmdb",
+        "transport.lmdb",
+    ):
         assert name in subjects

@@ -4,13 +4,15 @@ import json
 import os
 import socket
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from mxweir.config import load
 from mxweir.domains.reader import POSTGRES
-from mxweir_ops.checkup import CHECKS, sockets
+from mxweir.domains.record import FROM_COMMAND, Record
+from mxweir_ops.checkup import CHECKS, sockets, tables
 from mxweir_ops.checkup.finding import Host
 from mxweir_ops.checkup.sockets import check as check_sockets
 from mxweir_ops.cli import main
@@ -181,6 +183,28 @@ def test_bad_lines_and_a_table_that_is_not_there_are_told(doctor, tmp_path):
     assert status == 1
     assert found["domains"] == ("bad", "1 bad lines, the first is line 2: more than a domain and a next hop")
     assert found["domains.lmdb"][0] == "bad"
+
+
+@pytest.mark.parametrize(("domains", "state"), [(["example.org"], "bad"), ([], "note")])
+def test_tables_of_postfixs_own_that_are_not_there_are_told(
+    doctor, file, tmp_path, monkeypatch, domains, state
+):
+    monkeypatch.setattr(tables, "_MADE_WITHIN", 0.0)
+    with file.open("a") as more:
+        more.write(f'postfix_lmdb = "{tmp_path}/tables"\n')
+    with closing(Replica(tmp_path)) as replica:
+        replica.add([Record(domain) for domain in domains], FROM_COMMAND)
+    found = doctor("domains")[1]
+    assert [found[f"{name}.lmdb"][0] for name in ("relay-domains", "transport")] == [state] * 2
+
+
+def test_a_table_of_postfixs_own_that_is_none_is_told(doctor, file, tmp_path):
+    with file.open("a") as more:
+        more.write(f'postfix_lmdb = "{tmp_path}"\n')
+    for name in ("relay-domains", "transport"):
+        (tmp_path / f"{name}.lmdb").write_text("no table at all")
+    state, what = doctor("domains")[1]["transport.lmdb"]
+    assert (state, what.partition(":")[0]) == ("bad", "cannot be read")
 
 
 def test_a_replica_that_was_never_whole_is_told(doctor, file, tmp_path):

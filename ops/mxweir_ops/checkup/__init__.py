@@ -3,6 +3,7 @@
     setup.py        the configuration's warnings, who can read its secrets
     sockets.py      whether the daemons answer where they are to listen
     domains.py      the domains file, the tables on this host
+    tables.py       those that Postfix has of its own
     database.py     PostgreSQL: connection, schema, index audit
     redis.py        Redis: connection, permissions, how long it takes
 

@@ -8,7 +8,7 @@ import psycopg
 
 from mxweir.config.sections import Postgres
 from mxweir.domains.match import digest
-from mxweir.domains.names import valid_domain
+from mxweir.domains.names import in_form, valid_domain
 from mxweir.domains.record import Record
 from mxweir_ops.checkup.finding import BAD, GOOD, NOTE, Finding
 from mxweir_policyd.relaydomains.audit import audit
@@ -64,17 +64,21 @@ def _audit(connection: Connection, settings: Postgres) -> Iterator[Finding]:
 
 
 def _names(connection: Connection, view: str) -> Finding:
-    """Whether the names of a view are in the form that is looked up; our own table holds no other."""
+    """Whether names and next hops of a view are in the form of ours; our own table holds no other."""
     asked = queries(view).fill
     try:
         rows = connection.execute(asked.text, {"after": b"", "end": LAST}, binary=True).fetchall()
     except psycopg.Error as error:
         raise SourceError(told(error)) from None
     subject = f"PostgreSQL's view {view}"
-    wrong = [name for key, raw in rows if not _found(name := Record.decode(raw).domain, key)]
+    records = [(key, Record.decode(raw)) for key, raw in rows]
+    wrong = [record.domain for key, record in records if not _found(record.domain, key)]
     if wrong:
         what = f"{len(wrong)} of the first {len(rows)} rows are never found, such as {wrong[0]!r:.80}"
         return Finding(BAD, subject, f"{what}: name is a lower-case A-label, hash is its hash")
+    if hops := [record.next_hop for _, record in records if not in_form(record)]:
+        what = f"{len(hops)} of the first {len(rows)} rows have no next hop for transport(5)"
+        return Finding(BAD, subject, f"{what}, such as {hops[0]!r:.80}: printable ASCII without spaces")
     return Finding(GOOD, subject, f"the first {len(rows)} domains are named as they are looked up")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from mxweir.config import Config
 from mxweir.domains.reader import FROZEN, HERE, POSTGRES, PROGRESS, DomainReader, TableReader
 from mxweir.domains.record import FROM_FILE
+from mxweir_ops.checkup import tables
 from mxweir_ops.checkup.finding import BAD, GOOD, NOTE, Finding, Host
 from mxweir_policyd.relaydomains.progress import Progress
 from mxweir_policyd.relaydomains.sources.file import read_domains
@@ -25,6 +26,9 @@ def check(host: Host) -> Iterator[Finding]:
             yield _table(reader.postgres, config.state_dir / POSTGRES)
             if reader.postgres.there:
                 yield from _progress(reader.postgres, config, time.time())
+        if config.domains.postfix_lmdb is not None:
+            known = any(table.there and table.count() for table in (reader.here, reader.postgres))
+            yield from tables.check(config.domains.postfix_lmdb, known)
 
 
 def _file(path: Path) -> Finding:
