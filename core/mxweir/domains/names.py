@@ -72,6 +72,17 @@ def valid_domain(text: str) -> str:
     return domain
 
 
+def in_form(record: Record) -> bool:
+    """Whether name and next hop are such as `parse_line` gives; a customer's view may have any text."""
+    name, hop = record.domain, record.next_hop
+    return (
+        "." in name
+        and len(name) <= LONGEST
+        and _NAME.fullmatch(name) is not None
+        and (not hop or _NEXT_HOP.fullmatch(hop) is not None)
+    )
+
+
 def _label_fault(label: str) -> str:
     """What is wrong with a folded label of ASCII; "" if nothing is."""
     if not label:

@@ -11,6 +11,10 @@ itself would stand for all below, whether it includes its subdomains or not.
 
 A domain without a next hop of its own has that of the nearest one above it that
 includes its subdomains: so transport(5) has it, and so does the map server.
+
+A customer's view may have any text as a name or a next hop. One with a space or
+a line's end would be other rows to postmap(1), of somebody else's domain: what is
+not in the form of a domains file has no rows.
 """
 
 from typing import NamedTuple
@@ -19,6 +23,7 @@ import idna
 
 from mxweir.address import fold_domain
 from mxweir.domains.match import Match, State
+from mxweir.domains.names import in_form
 from mxweir.domains.record import Record
 
 RELAY, TRANSPORT = "relay-domains", "transport"
@@ -32,8 +37,8 @@ class Rows(NamedTuple):
 
 
 def rows_of(record: Record) -> Rows:
-    """The rows of one record; none where the domain is switched off."""
-    if not record.enabled:
+    """The rows of one record; none where the domain is switched off, or could not stand in a domains file."""
+    if not record.enabled or not in_form(record):
         return Rows({}, {})
     keys = spellings(record.domain)
     if record.include_subdomains:

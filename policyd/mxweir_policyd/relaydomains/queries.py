@@ -32,10 +32,11 @@ RANGE = 20_000
 _NONE = Record("", origins=FROM_POSTGRES).encode()[0]
 _SUBDOMAINS = Record("", "", True, FROM_POSTGRES).encode()[0] - _NONE
 
-# What the replica stores (mxweir.domains.record), made by the server: nothing is taken apart on the way.
+# What the replica stores (mxweir.domains.record), made by the server: nothing is taken apart on the way. In a
+# customer's view each may be NULL: a domain that nobody has switched off is not refused.
 _STORED = f"""set_byte('\\x00'::bytea, 0, {_NONE}
     + CASE WHEN include_subdomains THEN {_SUBDOMAINS} ELSE 0 END
-    + CASE WHEN enabled THEN 0 ELSE {DISABLED} END)
+    + CASE WHEN NOT enabled THEN {DISABLED} ELSE 0 END)
     || convert_to(coalesce(next_hop, ''), 'UTF8') || '\\x00'::bytea
     || convert_to(coalesce(tenant, ''), 'UTF8') || '\\x00'::bytea
     || convert_to(coalesce(name, ''), 'UTF8')"""

@@ -58,9 +58,11 @@ def test_a_missing_index_is_told_with_the_query_that_misses_it(doctor, settings,
 
 def test_a_customers_view_is_audited_and_needs_no_schema_of_ours(doctor, settings, connection):
     connection.execute("CREATE SCHEMA customers")
-    connection.execute("CREATE TABLE customers.t AS SELECT 'a.example' AS domain, now() AS touched")
     connection.execute(
-        """CREATE VIEW customers.v AS SELECT mxweir.hash(domain) AS hash, domain AS name, '' AS next_hop,
+        "CREATE TABLE customers.t AS SELECT 'a.example' AS domain, now() AS touched, '' AS hop"
+    )
+    connection.execute(
+        """CREATE VIEW customers.v AS SELECT mxweir.hash(domain) AS hash, domain AS name, hop AS next_hop,
         false AS include_subdomains, true AS enabled, '' AS tenant, touched AS changed FROM customers.t"""
     )
     status, found = doctor(settings.dsn, 'view = "customers.v"')
@@ -71,6 +73,9 @@ def test_a_customers_view_is_audited_and_needs_no_schema_of_ours(doctor, setting
     connection.execute("CREATE UNIQUE INDEX ON customers.t (mxweir.hash(domain))")
     connection.execute("CREATE INDEX ON customers.t (touched, mxweir.hash(domain))")
     assert doctor(settings.dsn, 'view = "customers.v"')[0] == 0
+    connection.execute("UPDATE customers.t SET hop = 'smtp:[192.0.2.1] '")
+    told = "1 of the first 1 rows have no next hop for transport(5), such as 'smtp:[192.0.2.1] '"
+    assert told in doctor(settings.dsn, 'view = "customers.v"')[1]["PostgreSQL's view customers.v"][1]
     connection.execute("INSERT INTO customers.t VALUES ('B.Example', now()), ('bücher.example', now())")
     status, found = doctor(settings.dsn, 'view = "customers.v"')
     assert status == 1

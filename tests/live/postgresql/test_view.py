@@ -71,6 +71,14 @@ def test_it_is_read_as_our_own_table_is(view: Source):
     assert (view.digest().end, view.digest().rows) == (LAST, 3)
 
 
+def test_what_is_null_says_nothing_and_switches_nothing_off(view: Source, customer: psycopg.Connection):
+    customer.execute("ALTER TABLE customers.domains ALTER suspended DROP NOT NULL")
+    customer.execute("INSERT INTO customers.domains (domain, suspended) VALUES ('new.example', NULL)")
+    assert of(view.find([digest("new.example")]).items()) == {
+        "new.example": Record("new.example", "", False, FROM_POSTGRES)
+    }
+
+
 def test_the_audit_is_content_with_the_documented_indexes(view: Source):
     assert audit(view.connection, queries(VIEW).all()) == []
 

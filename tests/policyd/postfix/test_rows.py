@@ -1,7 +1,7 @@
 """What stands in Postfix's tables."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mxweir.domains.match import Match, State
@@ -32,6 +32,28 @@ def test_a_record_has_these_rows(record: Record, relay: list[str], transport: li
     assert set(rows.relay) <= set(keys_of(record.domain))
 
 
+@pytest.mark.parametrize(
+    ("name", "hop"),
+    [
+        ("other.example x", ""),
+        ("a.example OK\nother.example", ""),
+        (" a.example", ""),
+        ("#a.example", ""),
+        ("A.example", ""),
+        ("bücher.example", ""),
+        ("example", ""),
+        ("", ""),
+        ("a.example", "smtp:[192.0.2.1]\nother.example smtp:[192.0.2.66]"),
+        ("a.example", "smtp: [192.0.2.1]"),
+    ],
+)
+def test_what_a_view_has_in_no_form_of_ours_has_no_rows_for_they_could_be_those_of_another(
+    name: str, hop: str
+) -> None:
+    record = Record(name, hop, True, FROM_POSTGRES)
+    assert rows_of(record) == wanted(name, Match(State.OURS, record.encode())) == Rows({}, {})
+
+
 def test_a_name_that_postfix_would_fold_into_another_stands_there_in_a_labels_only() -> None:
     assert "straße".casefold() == "strasse"
     assert spellings("xn--strae-oqa.example") == ["xn--strae-oqa.example"]
@@ -59,8 +81,8 @@ unicode_labels = st.text(st.characters(categories=["Ll", "Lo"]), min_size=1, max
 
 
 @given(st.lists(labels | unicode_labels, min_size=2, max_size=4).map(".".join))
+@example("a.µא")  # in no form of ours
 def test_each_key_of_a_domain_is_a_key_of_that_domain_alone(name: str) -> None:
     domain = domain_of(name)
-    for key in keys_of(domain):
-        assert domain_of(key) == domain
-        assert key.casefold() == key
+    assert {domain_of(key) for key in keys_of(domain)} == {domain}
+    assert all(key.casefold() == key for key in rows_of(Record(domain)).relay)
