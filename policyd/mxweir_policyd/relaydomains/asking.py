@@ -95,9 +95,10 @@ class Asker:
             domains = self._next()
             with self._bounded(connection):
                 try:
-                    rows = await self._rows(connection, domains)
+                    # Before the rows: one that is promoted between the two has read them as a standby.
                     if standby:
                         ((standby,),) = await (await connection.execute(_IS_STANDBY)).fetchall()
+                    rows = await self._rows(connection, domains)
                 except psycopg.errors.QueryCanceled as error:
                     self._observe(Trouble("domain not confirmed", told(error)))
                     continue
