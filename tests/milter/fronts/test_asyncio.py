@@ -1,13 +1,12 @@
 """The front on a real socket, with a stub for the scanner; what it says is test_dialogue.py's business."""
 
 import asyncio
-import socket
 from contextlib import asynccontextmanager
 
 import pytest
 
 from mxweir.config import Milter as Settings
-from mxweir.endpoint import Inet, Unix
+from mxweir.endpoint import Unix
 from mxweir.events import Scanned, Trouble
 from mxweir.service import ServiceError
 from mxweir.testing import Recorder
@@ -17,8 +16,9 @@ from mxweir_milter.policy import Treatment, Treatments
 from mxweir_milter.room import Room
 from mxweir_milter.session import Policy, Session
 from mxweir_milter.testing import score
+from mxweir_ops.lab.place import free_endpoint
 
-SLACK = 5.0
+SLACK = 30.0
 """Seconds that a loaded machine may need; what would hang, hangs for an hour."""
 
 ENVELOPE = [(b"M", b"<a@sender.example>\0"), (b"R", b"<b@example.org>\0"), (b"T", b"")]
@@ -162,10 +162,10 @@ async def test_several_messages_of_a_session_are_answered_one_by_one(tmp_path):
 
 
 async def test_it_serves_tcp_too(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        listen = Inet("127.0.0.1", probe.getsockname()[1])
-    async with serving(tmp_path, Scans(score(1.0)), listen=listen) as server, MailServer(server) as mta:
+    async with (
+        serving(tmp_path, Scans(score(1.0)), listen=free_endpoint()) as server,
+        MailServer(server) as mta,
+    ):
         await mta.begin()
         assert (await mta.end())[-1] == (b"a", b"")
 
@@ -227,11 +227,21 @@ async def test_a_mail_server_that_waits_is_told_from_time_to_time_that_it_does_n
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(front_module, "_PROGRESS", 0.05)
-    async with serving(tmp_path, Scans(), deadline=0.4) as server, MailServer(server) as mta:
+    heard = asyncio.Event()
+
+    class Slow(Scans):
+        async def scan(self, message, deadline):
+            await heard.wait()
+            return score(1.0)
+
+    async with serving(tmp_path, Slow()) as server, MailServer(server) as mta:
         await mta.begin()
-        answer = await mta.end()
-        assert [letter for letter, _ in answer[:2]] == [b"p", b"p"]
-        assert answer[-2] == (b"h", b"X-Spam-Status\0 unscanned, reason=deadline\0")
+        mta.send((b"E", b""))
+        assert [await mta.hear() for _ in range(2)] == [(b"p", b"")] * 2
+        heard.set()
+        while (said := await mta.hear()) == (b"p", b""):
+            pass
+        assert said == (b"h", b"X-Spam-Flag\0 NO\0")
 
 
 @pytest.mark.parametrize("how", ["hang up", "abort", "quit"])
@@ -379,7 +389,7 @@ async def test_ten_thousand_scans_that_were_cancelled_leave_no_task_and_no_memor
             await mta._writer.drain()
         await server.until(lambda: scans.running == 0)
         await server.until(lambda: len(server.told(Scanned)) == 10_000)
-        assert len(asyncio.all_tasks()) <= before + 1
+        await server.until(lambda: len(asyncio.all_tasks()) <= before + 1)
         assert server.room.used == 0
 
 

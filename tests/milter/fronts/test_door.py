@@ -7,6 +7,7 @@ import pytest
 from mxweir.endpoint import Inet, Unix
 from mxweir.service import ServiceError
 from mxweir_milter.fronts.door import Door
+from mxweir_ops.lab.place import free_port
 
 
 class Library:
@@ -93,15 +94,13 @@ def test_a_knock_is_heard_even_when_the_file_is_gone(library):
     door = opened(library)
     door.unlink()
     door.knock()
-    library.socket.settimeout(5)
+    library.socket.settimeout(20)
     library.socket.accept()[0].close()
     door.close()
 
 
 def test_a_knock_is_heard_on_tcp():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     listener = socket.socket()
 
     def open_socket():
@@ -113,7 +112,7 @@ def test_a_knock_is_heard_on_tcp():
         door = Door(Inet("127.0.0.1", port))
         door.open(open_socket, 0o660, "")
         door.knock()
-        listener.settimeout(5)
+        listener.settimeout(20)
         listener.accept()[0].close()
         door.close()
 
