@@ -1,13 +1,13 @@
-"""Try the units under a running systemd: ask the daemons without pause, and restart, reload, kill, freeze them.
+"""Try the units under a running systemd: ask the daemons without pause while they are restarted and killed.
 
-Run it as root on a host to spare (a virtual machine, or systemd-nspawn), where mxweir is installed and started
-as README.md says, with the installed Python:
+Run it as root on a host to spare (a virtual machine, or systemd-nspawn), where mxweir is installed and was
+started as README.md says, with the installed Python:
 
     /usr/local/lib/mxweir/bin/python scripts/try_units.py
 
 A line a step: how many questions were answered, how long the slowest waited, and what was lost. Status 0 when
-nothing was lost but what a killed or frozen daemon had in hand. It takes two minutes. What `make test` shows of
-the units without systemd is in tests/systemd and tests/live/test_confined.py.
+nothing was lost but what a killed or frozen daemon had in hand. It takes two minutes. What `make test` shows
+of the units without systemd is in tests/systemd and tests/live/test_confined.py.
 """
 
 import signal
