@@ -109,6 +109,10 @@ SAMPLES = {
         request(POSTFIX_3_7, sender=b"\xff\xfe\x80@sender.example"),
         {"sender": b"\xff\xfe\x80@sender.example"},
     ),
+    "a value longer than any that Postfix sends": (
+        request(POSTFIX_3_7, sender=b"b" * 3000),
+        {"sender": b"b" * 3000},
+    ),
     "the largest there may be": (PADDING + USUAL, {}),
     "as many attributes as there may be": (
         b"".join(b"a%d=\n" % number for number in range(MAX_ATTRIBUTES - len(POSTFIX_3_7))) + USUAL,
@@ -187,6 +191,14 @@ def test_the_expression_for_postfixs_order_and_the_general_parser_agree(
     assert Request._make(match.groups()) == parse_request(data[:-1])
 
 
+def test_what_the_expression_matches_is_never_too_large() -> None:
+    values = dict.fromkeys(POSTFIX_3_12[1:], b"v" * 2000)
+    largest = request(POSTFIX_3_12, **values)
+    assert protocol._in_order(largest)
+    assert len(largest) <= MAX_REQUEST
+    assert not protocol._in_order(request(POSTFIX_3_12, **values | {"sender": b"v" * 2001}))
+
+
 @given(st.permutations(POSTFIX_3_12), values)
 def test_the_order_of_the_attributes_means_nothing(order: list[str], given: dict[str, bytes]) -> None:
     assert feed(request(order, **given)) == feed(request(POSTFIX_3_12, **given))
@@ -213,10 +225,12 @@ def test_whatever_comes_in_nothing_but_a_protocol_error_goes_out(chunks: list[by
     [
         (b"x" + PADDING + USUAL, "request too large"),
         (b"x" * 10_000_000, "request too large"),
+        (request(POSTFIX_3_7, sender=b"x" * MAX_REQUEST), "request too large"),
         (b"a=\n" * (MAX_ATTRIBUTES - len(POSTFIX_3_7) + 1) + USUAL, "too many attributes"),
         (b"".join(b"a%d=b\n" % number for number in range(5_000)) + USUAL, "too many attributes"),
         (b"".join(b"a%d=b\n" % number for number in range(10_000)) + USUAL, "request too large"),
         (request(POSTFIX_3_7, sender=b"a\0b"), "NUL in request"),
+        (request(POSTFIX_3_7, client_name=b"a\0b"), "NUL in request"),
         (request(POSTFIX_3_7[::-1], sender=b"a\0b"), "NUL in request"),
         (b"request=smtpd_access_policy\nno value\n\n", "line without name=value"),
         (b"request=smtpd_access_policy\n=value\n\n", "line without name=value"),
