@@ -5,10 +5,8 @@ and goes on with its own restrictions: a fault of ours neither refuses mail nor
 lets anybody relay.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from time import perf_counter
 from typing import cast
 
 from mxweir.domains.match import Match, State
@@ -51,22 +49,19 @@ class Answerer:
         self.confirm: Confirm = confirm or _nobody_to_ask
         self.debts = Debts()
         self._tell_each = tell_each
-        self._untold: list[Passed] = []
+        self._untold: list[tuple[int, float]] = []
 
     def answer(self, requests: Sequence[Attributes]) -> Sequence[bytes | Owed]:
         """The replies to requests that came in together."""
-        started, now = perf_counter(), self.clock()
+        now = self.clock()
         replies: list[bytes | Owed] = []
-        rest = requests
-        while (begun := len(replies)) < len(requests):
-            # Whatever goes wrong on the express lane, goes wrong again on the long way, and is told there.
-            with contextlib.suppress(Exception):
-                self.pipeline.express(rest, replies, now)
-            if passed := len(replies) - begun:
-                self.tell_passed(rest[:passed], started)
+        while len(replies) < len(requests):
+            rest = requests[len(replies) :]
+            self.pipeline.express(rest, replies, now)
+            if passed := len(replies) + len(rest) - len(requests):
+                self.tell_passed(rest[:passed], now)
             if len(replies) < len(requests):
-                replies.append(self.decide(requests[len(replies)], now, started))
-                rest = requests[len(replies) :]
+                replies.append(self.decide(requests[len(replies)], now))
         return replies
 
     def look_up(self, lookup: Lookup) -> bytes | Owed:
@@ -88,14 +83,17 @@ class Answerer:
             self.observe(Trouble("internal error, answered TEMP", what, "error"))
             return maps.FAILED
 
-    def decide(self, request: Attributes, now: float, started: float) -> bytes | Owed:
-        """The long way of one request, whose last byte came at `started` (perf_counter)."""
-        return self.guarded(lambda: self.conclude(self.pipeline.facts(request), now, started))
+    def decide(self, request: Attributes, now: float) -> bytes | Owed:
+        """The long way of one request, whose last byte came `now`."""
+        return self.guarded(lambda: self.conclude(self.pipeline.facts(request), now, now))
 
     def conclude(
         self, facts: Facts, now: float, started: float, confirmed: Match | None = None
     ) -> bytes | Owed:
-        """Decide, tell and answer; `confirmed` is what PostgreSQL said, if it was asked."""
+        """Decide, tell and answer a question that came at `started` by the clock.
+
+        `confirmed` is what PostgreSQL said, if it was asked.
+        """
         decision = self.pipeline.decide(facts, now, confirmed)
         if decision.verdict == UNCONFIRMED:
             return self.ask_first(facts, started)
@@ -111,24 +109,24 @@ class Answerer:
 
     def tell(self, facts: Facts, decision: Decision, started: float) -> bytes:
         """Tell the observers of a decision; returns the reply that it is."""
-        self.observe(Decided(facts, decision, perf_counter() - started))
+        self.observe(Decided(facts, decision, self.clock() - started))
         return format_reply(decision.reply)
 
     def tell_passed(self, requests: Sequence[Attributes], started: float) -> None:
         """Tell the observers of requests that simply passed; those who want no facts, before long."""
-        seconds = perf_counter() - started
+        seconds = self.clock() - started
         if self._tell_each:
             self.observe(Passed(len(requests), seconds, list(map(self.pipeline.facts, requests))))
             return
-        self._untold.append(Passed(len(requests), seconds))
+        self._untold.append((len(requests), seconds))
         if len(self._untold) >= _TOGETHER:
             self.tell_untold()
 
     def tell_untold(self) -> None:
         """Tell of all that passed until now; call it every second or so."""
         untold, self._untold = self._untold, []
-        for passed in untold:
-            self.observe(passed)
+        for questions, seconds in untold:
+            self.observe(Passed(questions, seconds))
 
     def guarded(self, answer: Callable[[], bytes | Owed]) -> bytes | Owed:
         """What `answer` says, or `DUNNO` if it fails."""

@@ -36,10 +36,11 @@ writes `__init__`. For one limit by sender it reads:
                 lately.add(identity)
             reply(PASSED)
 
-It ends at the first question that is not of this kind, with nothing charged for it.
-The long way that this one then goes, `Pipeline.decide`, is what defines the answer; a property test holds
-the two together. A question costs half as much as the long way, and most of what
-is left is memory that the processor has to wait for.
+It ends at the first question that is not of this kind, or at which anything
+fails, with nothing charged for it. The long way that this one then goes,
+`Pipeline.decide`, is what defines the answer; a property test holds the two
+together. A question costs half as much as the long way, and most of what is left
+is memory that the processor has to wait for.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -138,9 +139,13 @@ def place(name: str) -> str:
 def compiled(
     begin: Iterable[str], each: Iterable[str], names: dict[str, Any], request: str = ATTRIBUTES
 ) -> Express:
-    """The function that does `begin` once and `each` for every request, which is read into `request`."""
+    """The function that does `begin` once and `each` for every request, which is read into `request`.
+
+    What goes wrong in it, goes wrong again on the long way, and is told there.
+    """
     loop = [*begin, f"for {request} in requests:", *_indented(each)]
-    exec("\n".join(["def express(requests, replies, now):", *_indented(loop)]), names)  # noqa: S102 - our own text
+    body = ["try:", *_indented(loop), "except Exception:", "    return"]
+    exec("\n".join(["def express(requests, replies, now):", *_indented(body)]), names)  # noqa: S102 - our own text
     express: Express = names["express"]
     return express
 

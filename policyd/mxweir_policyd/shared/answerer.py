@@ -1,9 +1,7 @@
 """Answers questions where limits are counted in Redis; by those of this process while it cannot be asked."""
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from time import perf_counter
 from typing import cast
 
 from mxweir.domains.match import Match
@@ -31,21 +29,18 @@ class SharedAnswerer(Answerer):
             if limited := sum(request[-1] != b"relay" for request in requests):
                 self.observe(Counted("process", limited))
             return super().answer(requests)
-        started, now = perf_counter(), self.clock()
+        now = self.clock()
         replies: list[bytes | Owed] = []
-        rest = requests
         while (begun := len(replies)) < len(requests):
-            # Whatever goes wrong on the express lane, goes wrong again on the long way, and is told there.
-            with contextlib.suppress(Exception):
-                pipeline.gather(rest, replies, now)
+            rest = requests[begun:]
+            pipeline.gather(rest, replies, now)
             gathered = zip(rest, replies[begun:], strict=False)
             if at_once := [request for request, reply in gathered if reply is PASSED]:
-                self.tell_passed(at_once, started)
+                self.tell_passed(at_once, now)
             if len(replies) < len(requests):
-                replies.append(self.decide(requests[len(replies)], now, started))
-                rest = requests[len(replies) :]
+                replies.append(self.decide(requests[len(replies)], now))
         for row in pipeline.row.take():
-            self._send(row, started)
+            self._send(row, now)
         return replies
 
     def conclude(
