@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from os import write
 from time import monotonic
-from typing import cast
+from typing import Any, cast
 
 from mxweir.events import Trouble
 from mxweir_policyd.answerer import Answerer
@@ -54,12 +55,21 @@ class Turn:
 
     def take(self, session: "PolicySession", data: bytes) -> None:
         """Answer these bytes before the loop waits again."""
-        self._waiting.append((session, data))
-        if len(self._waiting) == 1:
-            if monotonic() - self._answered > _ALONE:
-                self.answer()
-            else:
+        if self._waiting or (now := monotonic()) - self._answered < _ALONE:
+            if not self._waiting:
                 asyncio.get_running_loop().call_soon(self.answer)
+            self._waiting.append((session, data))
+            return
+        self._answered = now
+        try:
+            requests = session.read(data)
+        except ProtocolError as error:
+            session.refuse("policy protocol error", str(error))
+            return
+        replies: Sequence[Any] = self._answerer.answer(requests)
+        give = session.answers.give if self._answerer.debts.open else session.send
+        for reply in replies:
+            give(reply)
 
     def answer(self) -> None:
         """Answer all that waits."""
@@ -73,17 +83,18 @@ class Turn:
                     requests.append(request)
             except ProtocolError as error:
                 session.refuse("policy protocol error", str(error))
-        replies = self._answerer.answer(requests)
+        replies: Sequence[Any] = self._answerer.answer(requests)
         if self._answerer.debts.open:
             for session, reply in zip(asked, replies, strict=True):
                 session.answers.give(reply)
         else:
-            for session, reply in zip(asked, cast("Sequence[bytes]", replies), strict=True):
-                try:
-                    session.transport.write(reply)
-                except RuntimeError:  # uvloop's word for a connection that is gone; the others want theirs
-                    continue
+            for session, reply in zip(asked, replies, strict=True):
+                session.send(reply)
         self._answered = monotonic()
+
+
+_NONE = -1
+"""The descriptor of no socket: what is written to it fails."""
 
 
 class Session(asyncio.Protocol):
@@ -92,7 +103,8 @@ class Session(asyncio.Protocol):
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self.transport: asyncio.Transport
-        self.answers = Answers(self._write)
+        self.answers = Answers(self.send)
+        self._socket = _NONE
 
     @property
     def busy(self) -> bool:
@@ -109,9 +121,11 @@ class Session(asyncio.Protocol):
             self.transport.abort()
             return
         self._sessions.open.add(self)
+        self._socket = transport.get_extra_info("socket").fileno()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
+        self._socket = _NONE
         self._sessions.open.discard(self)
         self._sessions.closed()
         if self.busy:
@@ -126,9 +140,20 @@ class Session(asyncio.Protocol):
         """Close the connection."""
         self.transport.close()
 
-    def _write(self, answer: bytes) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(answer)
+    def send(self, answer: bytes) -> None:
+        """Send it now; what there is no room for the transport sends later, and all that follows.
+
+        The transport itself would not send before the end of the loop's turn, and
+        what it does for that is a tenth of what a question costs that comes alone.
+        """
+        try:
+            sent = write(self._socket, answer)
+        except OSError:  # no room now, or no connection any more
+            sent = 0
+        if sent < len(answer):
+            self._socket = _NONE
+            if not self.transport.is_closing():
+                self.transport.write(answer[sent:])
 
     def refuse(self, what: str, detail: str) -> None:
         """Close the connection of a peer that does not keep to the protocol."""

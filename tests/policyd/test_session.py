@@ -1,6 +1,8 @@
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from mxweir.testing import Recorder, SettableClock
 from mxweir_policyd.answerer import Answerer
 from mxweir_policyd.deferred import Owed
 from mxweir_policyd.protocol import Request
+from mxweir_policyd.session import PolicySession, Sessions
 from mxweir_policyd.socketmap import Lookup
 from mxweir_policyd.worker import build_pipeline
 
@@ -115,3 +118,76 @@ def test_a_fault_in_a_lookup_is_a_temporary_failure_also_when_postgresql_was_ask
     assert made.look_up(Lookup("relay-domains", "a.example")) == owed.reply
     told = [event.what for event in recorder.events if isinstance(event, Trouble)]
     assert told == ["internal error, answered TEMP"] * 2
+
+
+class Line:
+    """A transport at one end of a connection, which keeps what it is given to send."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self.given = b""
+        self.closing = False
+
+    def get_extra_info(self, _: str) -> socket.socket:
+        return self._end
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def write(self, data: bytes) -> None:
+        self.given += data
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        yield ours, theirs
+
+
+def session(line: Any) -> PolicySession:
+    made, _ = answerer(Table())
+    connected = PolicySession(Sessions(5, made))
+    connected.connection_made(line)
+    return connected
+
+
+def test_an_answer_is_sent_at_once(ends: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = ends
+    line = Line(ours)
+    session(line).send(b"action=DUNNO\n\n")
+    assert (theirs.recv(100), line.given) == (b"action=DUNNO\n\n", b"")
+
+
+def test_what_there_is_no_room_for_is_left_to_the_transport_and_nothing_overtakes_it(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = ends
+    line = Line(ours)
+    asked = session(line)
+    sent = b""
+    while not line.given:
+        part = b"%d " % len(sent) * 1000
+        asked.send(part)
+        sent += part
+    received = theirs.recv(1_000_000)  # there is room again
+    asked.send(b"the last")
+    ours.shutdown(socket.SHUT_WR)
+    while part := theirs.recv(1_000_000):
+        received += part
+    assert received + line.given == sent + b"the last"
+    assert line.given.endswith(b"the last")
+
+
+def test_nothing_is_sent_by_a_descriptor_that_may_be_another_connections_by_now(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = ends
+    line = Line(ours)
+    asked = session(line)
+    line.closing = True
+    asked.connection_lost(None)
+    asked.send(b"late")
+    ours.shutdown(socket.SHUT_WR)
+    assert (theirs.recv(100), line.given) == (b"", b"")
