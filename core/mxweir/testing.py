@@ -2,7 +2,10 @@
 
 import asyncio
 import selectors
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any
 
 from mxweir.events import Event
 from mxweir.facts import Facts, Folder
@@ -54,6 +57,17 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Seconds since it was made, all of which it has jumped over."""
         return self._jumping.now
+
+
+def timeless(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Have a test run on a loop whose clock jumps."""
+
+    @wraps(test)
+    def run(*arguments: object, **named: object) -> None:
+        with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+            runner.run(test(*arguments, **named))
+
+    return run
 
 
 @dataclass

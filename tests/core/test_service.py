@@ -15,18 +15,12 @@ import pytest
 from mxweir import service
 from mxweir.endpoint import Inet, Unix
 from mxweir.service import Listener, ServiceError, SettingError, bind, endpoint_of, notify, watchdog_seconds
+from mxweir_ops.lab.place import free_port
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "policy"
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(path: Path) -> bool:
@@ -207,7 +201,8 @@ def test_a_port_is_listened_on_and_taken_only_once():
 
 def has_ipv6() -> bool:
     try:
-        free_port("::1")
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
     except OSError:
         return False
     return True

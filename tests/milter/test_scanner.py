@@ -1,7 +1,4 @@
 import asyncio
-from collections.abc import Callable, Coroutine
-from functools import wraps
-from typing import Any
 
 import pytest
 
@@ -10,7 +7,7 @@ from mxweir.config import loads
 from mxweir.deadline import Deadline
 from mxweir.events import Asked, Switched, Trouble
 from mxweir.service import SettingError
-from mxweir.testing import JumpingLoop, Recorder
+from mxweir.testing import Recorder, timeless
 from mxweir_milter.engines.error import EngineError
 from mxweir_milter.scanner import SLOTS, Scanner, build
 from mxweir_milter.testing import StubEngine, message, pool, scanner, score
@@ -18,17 +15,6 @@ from mxweir_milter.verdict import Failed, Reason
 
 SILENT = 3600.0
 DOWN = ConnectionRefusedError(111, "Connection refused")
-
-
-def timeless(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Time passes when there is nothing else to do, so that none of a deadline is lost by a busy machine."""
-
-    @wraps(test)
-    def run(**arguments: object) -> None:
-        with asyncio.Runner(loop_factory=JumpingLoop) as runner:
-            runner.run(test(**arguments))
-
-    return run
 
 
 def after(seconds):

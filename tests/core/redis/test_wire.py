@@ -12,7 +12,7 @@ from mxweir.redis import wire
 from mxweir.redis.call import Call
 from mxweir.redis.errors import RedisError
 from mxweir.redis.wire import MOST_CALLS, Link
-from mxweir.testing import SettableClock
+from mxweir.testing import SettableClock, timeless
 
 REPLIES = b"+OK\r\n:7\r\n$3\r\n\r\n\xff\r\n$-1\r\n*2\r\n$1\r\na\r\n:1\r\n-ERR no\r\n"
 READ = [b"OK", 7, b"\r\n\xff", None, [b"a", 1], "ERR no"]
@@ -90,8 +90,9 @@ async def test_a_call_is_sent_as_redis_wants_it():
     line.link.close("the end")
 
 
+@timeless
 async def test_a_call_whose_time_is_over_is_answered_and_its_late_reply_is_nobodys():
-    line = Line()
+    line = Line(asyncio.get_running_loop().time)
     line.call(1, 0.02)
     line.call(2)
     await line.until(1)
@@ -101,8 +102,9 @@ async def test_a_call_whose_time_is_over_is_answered_and_its_late_reply_is_nobod
     line.link.close("the end")
 
 
+@timeless
 async def test_a_shorter_time_behind_a_longer_one_is_kept():
-    line = Line()
+    line = Line(asyncio.get_running_loop().time)
     line.call(1, 5.0)
     line.call(2, 0.02)
     await line.until(1)
@@ -112,8 +114,9 @@ async def test_a_shorter_time_behind_a_longer_one_is_kept():
     line.link.close("the end")
 
 
+@timeless
 async def test_one_timer_after_the_other_ends_every_call():
-    line = Line()
+    line = Line(asyncio.get_running_loop().time)
     for number in range(20):
         line.call(number, 0.01)
         await asyncio.sleep(0.003)
@@ -122,9 +125,10 @@ async def test_one_timer_after_the_other_ends_every_call():
     line.link.close("the end")
 
 
+@timeless
 async def test_one_that_says_nothing_while_calls_wait_is_left(monkeypatch):
     monkeypatch.setattr(wire, "SILENCE", 0.05)
-    line = Line()
+    line = Line(asyncio.get_running_loop().time)
     line.call(1, 0.01)
     line.call(2, 60.0)
     await line.until(2)
