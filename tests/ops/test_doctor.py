@@ -93,7 +93,8 @@ def test_no_configuration_at_all_is_misuse(tmp_path, capsys):
 @pytest.mark.parametrize(
     "secret",
     [
-        '[postgres]\ndsn = "host=db"\n',
+        '[postgres]\ndsn = "host=db password = secret"\n',
+        '[postgres]\ndsn = "postgresql://me:secret@db/mail"\n',
         '[redis]\nurl = "redis://:secret@h"\n',
         '[[milter.engine]]\ntype = "rspamd"\naddress = "inet:127.0.0.1:11334"\npassword = "secret"\n',
     ],
@@ -106,9 +107,24 @@ def test_a_file_with_passwords_that_all_can_read_is_bad(doctor, file, secret):
     status, found = doctor("configuration")
     assert (status, found[file.name]) == (
         1,
-        ("bad", "it may hold passwords and is readable for all: chmod o-r"),
+        ("bad", "it has a password and is readable for all: chmod o-r"),
     )
     file.chmod(0o640)
+    assert doctor("configuration")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        '[postgres]\ndsn = "host=db"\n',
+        '[postgres]\ndsn = "postgresql://me@db:5432/mail"\n',
+        '[redis]\nurl = "redis://h"\n',
+    ],
+)
+def test_a_file_without_a_password_may_be_read_by_all(doctor, file, rest):
+    with file.open("a") as more:
+        more.write(rest)
+    file.chmod(0o644)
     assert doctor("configuration")[0] == 0
 
 
