@@ -15,7 +15,6 @@ our own, and a deadline that left the engine no fair chance, because others
 before it had used up the time.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from time import monotonic
 
@@ -26,9 +25,11 @@ from mxweir.config import Milter
 from mxweir.deadline import Deadline
 from mxweir.events import Asked, Observer, Switched, Trouble
 from mxweir_milter import engines
+from mxweir_milter.alarms import Alarms
 from mxweir_milter.engines import Engine
 from mxweir_milter.engines.error import EngineError
 from mxweir_milter.engines.names import Names
+from mxweir_milter.engines.sockets import Sockets
 from mxweir_milter.message import Message
 from mxweir_milter.pool import Gate, Lane, Pool, Turn
 from mxweir_milter.verdict import Failed, Reason, Result
@@ -58,6 +59,8 @@ class Scanner:
     ) -> None:
         self.pools = tuple(pools)
         self.names = Names()
+        self.sockets = Sockets()
+        self._alarms = Alarms()
         self._observe = observe
         self._slot_wait = slot_wait
         self._clock = clock
@@ -116,7 +119,7 @@ class Scanner:
         began, given = self._clock(), deadline.left()
         result: Result | None = None
         try:
-            result = await _answer(lane.engine, message, given)
+            result = await self._answer(lane.engine, message, given)
         finally:
             now = self._clock()
             change = None
@@ -127,6 +130,19 @@ class Scanner:
             pool.give_back(turn)
         self._tell(lane, result, now - began, change)
         return result if isinstance(result, Failed) else result.after(now - began)
+
+    async def _answer(self, engine: Engine, message: Message, seconds: float) -> Result:
+        try:
+            with self._alarms.limit(seconds):
+                return await engine.scan(message)
+        except TimeoutError:
+            return Failed(Reason.DEADLINE, engine.name, f"no answer in {seconds:.3g} s")
+        except EngineError as error:
+            return Failed(error.reason, engine.name, str(error))
+        except OSError as error:
+            return Failed(Reason.UNREACHABLE, engine.name, error.strerror or str(error))
+        except Exception as error:  # noqa: BLE001 -- a fault in one engine's client is the next engine's turn
+            return Failed(Reason.INTERNAL, engine.name, repr(error))
 
     def _tell(self, lane: Lane, result: Result, seconds: float, change: Change | None) -> None:
         place = str(lane.position), str(lane.address)
@@ -149,9 +165,9 @@ def build(milter: Milter, observe: Observer, former: Scanner | None = None) -> S
     known = {str(lane.engine): lane.gate for lane in former.lanes} if former else {}
     scanner = Scanner((), observe, milter.slot_wait)
     if former:
-        scanner.names = former.names
+        scanner.names, scanner.sockets = former.names, former.sockets
     clients = [
-        engines.build(settings, f"milter.engine[{position}]", scanner.names)
+        engines.build(settings, f"milter.engine[{position}]", scanner.names, scanner.sockets)
         for position, settings in enumerate(milter.engine, 1)
     ]
     # From here on nothing fails: what the former scanner shares is changed last.
@@ -186,20 +202,6 @@ def _free(pools: Sequence[Pool]) -> Turn | None:
         if turn := pool.take():
             return turn
     return None
-
-
-async def _answer(engine: Engine, message: Message, seconds: float) -> Result:
-    try:
-        async with asyncio.timeout(seconds):
-            return await engine.scan(message)
-    except TimeoutError:
-        return Failed(Reason.DEADLINE, engine.name, f"no answer in {seconds:.3g} s")
-    except EngineError as error:
-        return Failed(error.reason, engine.name, str(error))
-    except OSError as error:
-        return Failed(Reason.UNREACHABLE, engine.name, error.strerror or str(error))
-    except Exception as error:  # noqa: BLE001 -- a fault in one engine's client is the next engine's turn
-        return Failed(Reason.INTERNAL, engine.name, repr(error))
 
 
 def _counts(result: Result, fair: bool) -> bool:

@@ -8,6 +8,7 @@ from mxweir.service import SettingError
 from mxweir_milter.engines.exchange import Route
 from mxweir_milter.engines.names import Names
 from mxweir_milter.engines.rspamd import Rspamd
+from mxweir_milter.engines.sockets import Sockets
 from mxweir_milter.engines.spamd import Spamd
 from mxweir_milter.message import Message
 from mxweir_milter.verdict import Scored
@@ -28,13 +29,13 @@ class Engine(Protocol):
         """
 
 
-def build(settings: EngineSettings, place: str, names: Names) -> tuple[Engine, ...]:
+def build(settings: EngineSettings, place: str, names: Names, sockets: Sockets) -> tuple[Engine, ...]:
     """A client for each address of a configured scanner; `place` is its place in the configuration.
 
     Raises SettingError when the certificates cannot be used.
     """
     tls = _tls(settings, place) if settings.tls else None
-    routes = (Route(address, names, tls) for address in settings.address)
+    routes = (Route(address, names, sockets, tls) for address in settings.address)
     if settings.type == "rspamd":
         return tuple(Rspamd(route, settings.password or "") for route in routes)
     return tuple(Spamd(route) for route in routes)

@@ -17,6 +17,7 @@ from typing import Protocol, cast
 from mxweir.endpoint import Endpoint, Inet, Unix
 from mxweir_milter.engines.error import EngineError
 from mxweir_milter.engines.names import Names
+from mxweir_milter.engines.sockets import READABLE, WRITABLE, Sockets
 from mxweir_milter.verdict import Reason, Scored
 
 _CONNECT = 1.0
@@ -42,6 +43,7 @@ class Route:
 
     endpoint: Endpoint
     names: Names
+    sockets: Sockets
     tls: ssl.SSLContext | None = None
 
     async def connect(self, at: Inet, made: "Callable[[], asyncio.Protocol]") -> None:
@@ -63,7 +65,7 @@ async def exchange(route: Route, request: Sequence[bytes], reader: Reader, *, ha
     With `half_close` our side of the connection is shut down after the request.
     """
     if isinstance(route.endpoint, Unix):
-        return await _UnixExchange(route.endpoint.path, request, reader, half_close).answer()
+        return await _UnixExchange(route.sockets, route.endpoint.path, request, reader, half_close).answer()
     answer: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
     # An error that nobody waits for any more is none to complain about.
     answer.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -90,73 +92,87 @@ class _UnixExchange:
     transport of the event loop would take a turn to connect, to send and to shut down.
     """
 
-    def __init__(self, path: str, request: Sequence[bytes], reader: Reader, half_close: bool) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(
+        self, sockets: Sockets, path: str, request: Sequence[bytes], reader: Reader, half_close: bool
+    ) -> None:
+        self._sockets = sockets
         self._path = path
-        self._unsent = [memoryview(piece) for piece in request]
+        self._unsent = list(request)
         self._reader = reader
         self._half_close = half_close
-        self._answer: asyncio.Future[Scored] = self._loop.create_future()
+        self._answer: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
     async def answer(self) -> Scored:
         """Send, and give the answer; raises EngineError or OSError."""
-        client = self._socket
         try:
-            client.connect(self._path)
-            self._loop.add_reader(client, self._receive)
-            self._send()
-            if self._unsent:
-                self._loop.add_writer(client, self._send)
+            self._socket.connect(self._path)
+            all_is_sent = self._send()
+            self._sockets.watch(
+                self._socket.fileno(), READABLE if all_is_sent else READABLE | WRITABLE, self._ready
+            )
             return await self._answer
         except BlockingIOError:
             raise EngineError(Reason.UNREACHABLE, "it accepts no connections: its backlog is full") from None
         finally:
-            self._listen_no_more()
-            client.close()
+            self._close()
 
-    def _send(self) -> None:
-        """Send what the socket takes, and after the last of it shut down."""
+    def _send(self) -> bool:
+        """Send what the socket takes, and after the last of it shut down; whether that is done."""
         try:
             while self._unsent:
-                sent = self._socket.sendmsg(self._unsent)
-                while self._unsent and sent >= len(self._unsent[0]):
-                    sent -= len(self._unsent.pop(0))
-                if self._unsent:
-                    self._unsent[0] = self._unsent[0][sent:]
+                self._unsent = _left(self._unsent, self._socket.sendmsg(self._unsent))
             if self._half_close:
                 self._socket.shutdown(socket.SHUT_WR)
-            self._loop.remove_writer(self._socket)
         except BlockingIOError:
-            pass  # called again when there is room
+            return False  # called again when there is room
         except OSError as error:
-            self._unsent.clear()
-            self._fail(EngineError(Reason.BROKE_OFF, str(error)))
+            raise EngineError(Reason.BROKE_OFF, str(error)) from None
+        return True
 
-    def _receive(self) -> None:
+    def _receive(self) -> Scored | None:
+        """Read what there is; the answer, when that was the last of it."""
         try:
             data = self._socket.recv(_PIECE)
-            result = self._reader.feed(data) if data else self._reader.end()
         except BlockingIOError:
-            return
-        except EngineError as error:
-            self._fail(error)
+            return None
         except OSError as error:
-            self._fail(EngineError(Reason.BROKE_OFF, str(error)))
+            raise EngineError(Reason.BROKE_OFF, str(error)) from None
+        return self._reader.feed(data) if data else self._reader.end()
+
+    def _ready(self, events: int) -> None:
+        try:
+            if events & WRITABLE and self._send():
+                self._sockets.change(self._socket.fileno(), READABLE)
+            result = self._receive() if events & ~WRITABLE else None
+        except EngineError as error:
+            self._end(error)
         else:
-            if result is not None and not self._answer.done():
-                self._listen_no_more()
-                self._answer.set_result(result)
+            if result is not None:
+                self._end(result)
 
-    def _fail(self, error: EngineError) -> None:
-        self._listen_no_more()
-        if not self._answer.done():
-            self._answer.set_exception(error)
+    def _end(self, result: Scored | EngineError) -> None:
+        self._close()
+        if self._answer.done():  # cancelled, in this very turn of the loop
+            return
+        if isinstance(result, Scored):
+            self._answer.set_result(result)
+        else:
+            self._answer.set_exception(result)
 
-    def _listen_no_more(self) -> None:
-        """The loop shall not call again: the answer is there, or not wanted any more."""
-        self._loop.remove_writer(self._socket)
-        self._loop.remove_reader(self._socket)
+    def _close(self) -> None:
+        self._sockets.forget(self._socket.fileno())
+        self._socket.close()
+
+
+def _left(pieces: list[bytes], sent: int) -> list[bytes]:
+    """What is still to be sent, when that many bytes are."""
+    left = []
+    for piece in pieces:
+        if sent < len(piece):
+            left.append(piece[sent:] if sent else piece)
+        sent = max(0, sent - len(piece))
+    return left
 
 
 class _Exchange(asyncio.Protocol):

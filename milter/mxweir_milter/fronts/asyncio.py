@@ -18,6 +18,7 @@ from mxweir.config import Milter
 from mxweir.deadline import Deadline
 from mxweir.events import Observer, Trouble
 from mxweir.serving import Listening
+from mxweir_milter.alarms import Alarm, Alarms
 from mxweir_milter.fronts import codec, replies
 from mxweir_milter.fronts.codec import CommandReader, ProtocolError
 from mxweir_milter.fronts.dialogue import Dialogue, Spoken
@@ -53,6 +54,7 @@ class AsyncioFront:
         self.scan = scan
         self.observe = observe
         self.peers: set[Peer] = set()
+        self.alarms = Alarms()
 
     async def open(self) -> None:
         """Listen and begin to serve; raises ServiceError."""
@@ -126,7 +128,7 @@ class Peer(asyncio.Protocol):
         self._unread = False
         self._scan: asyncio.Task[None] | None = None
         self._deadline: Deadline
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm: Alarm | None = None
 
     # What asyncio calls
 
@@ -235,7 +237,7 @@ class Peer(asyncio.Protocol):
 
     def _wait_on(self) -> None:
         seconds = min(_PROGRESS, self._deadline.left() + _GRACE)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._still_waiting)
+        self._alarm = self._front.alarms.after(seconds, self._still_waiting)
 
     def _still_waiting(self) -> None:
         if self._deadline.left() > 0:
@@ -247,9 +249,9 @@ class Peer(asyncio.Protocol):
     def _end_wait(self) -> "asyncio.Task[None] | None":
         """Wait for no scan any more; the one under way, if there is one."""
         scan, self._scan = self._scan, None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         return scan
 
     def _drop_scan(self) -> bool:

@@ -10,6 +10,7 @@ from mxweir.endpoint import Inet, Unix
 from mxweir_milter.engines.error import EngineError
 from mxweir_milter.engines.exchange import Route
 from mxweir_milter.engines.names import Names
+from mxweir_milter.engines.sockets import Sockets
 from mxweir_milter.engines.spamc import symbols_request
 from mxweir_milter.engines.spamd import Spamd
 from mxweir_milter.received import prologue
@@ -20,7 +21,7 @@ HAM = b"SPAMD/1.1 0 EX_OK\r\nContent-length: 3\r\nSpam: False ; 0.5 / 5.0\r\n\r\
 
 
 def spamd(address):
-    return Spamd(Route(address, Names()))
+    return Spamd(Route(address, Names(), Sockets()))
 
 
 class Server:
