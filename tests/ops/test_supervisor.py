@@ -20,10 +20,10 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", textwrap.dedent(code)]
 
 
-def run(commands: dict[str, list[str]], until: str, drain: float = 10.0) -> tuple[int, list[str]]:
+def run(commands: dict[str, list[str]], until: str, drain: float = 60.0) -> tuple[int, list[str]]:
     """Supervise until a line that was told contains `until`, then SIGTERM; the status and all lines."""
     told: list[str] = []
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
 
     def tell(event: Event) -> None:
         told.append(" ".join(map(str, event)))
@@ -53,12 +53,18 @@ def test_the_pause_before_a_restart_doubles_up_to_half_a_minute_and_a_long_life_
 
 def test_a_child_that_dies_is_started_again_while_the_others_live_on(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
-    dying = f"open({str(starts)!r}, 'a').write('x'); raise SystemExit(3)"
     pids = tmp_path / "pids"
+    dying = f"""
+        import os, time
+        while not os.path.exists({str(pids)!r}): time.sleep(0.01)
+        open({str(starts)!r}, 'a').write('x')
+        raise SystemExit(3)
+    """
     living = f"import os; open({str(pids)!r}, 'a').write(f'{{os.getpid()}} ')\n" + PATIENT
     status, told = run({"dying": python(dying), "living": python(living)}, "starting again in 1 s")
     assert status == 0, told
-    assert starts.read_text() == "xx"
+    # A third one may be starting when the end comes.
+    assert starts.read_text() in ("xx", "xxx")
     assert len(pids.read_text().split()) == 1
     assert told[0].startswith("dying ended status 3 after")
 
@@ -110,14 +116,14 @@ def test_the_signal_handlers_of_before_are_back_after_a_run() -> None:
 SUPERVISE = """
     import sys
     from mxweir_ops.supervisor import Supervisor
-    sys.exit(Supervisor({"child": [sys.executable, "-c", sys.argv[1]]}, 10, lambda event: None).run())
+    sys.exit(Supervisor({"child": [sys.executable, "-c", sys.argv[1]]}, 60, lambda event: None).run())
 """
 RELOADING = """
-import signal, sys
+import signal, sys, time
 signal.signal(signal.SIGHUP, lambda *_: open(%r, "a").write("reload "))
 signal.signal(signal.SIGTERM, lambda *_: (open(%r, "a").write("stop "), sys.exit(0)))
 open(%r, "a").write("ready ")
-while True: signal.pause()
+while True: time.sleep(0.05)  # a signal just before signal.pause() would not end that
 """
 
 
@@ -131,10 +137,10 @@ def test_a_hangup_is_passed_on_when_there_is_no_terminal(tmp_path: Path) -> None
     process = subprocess.Popen([*python(SUPERVISE), code], start_new_session=True)
     try:
         for number, expected in ((signal.SIGHUP, "ready reload "), (signal.SIGTERM, "ready reload stop ")):
-            assert wait_until(lambda: journal.exists() and journal.read_text().startswith("ready"), 10)
+            assert wait_until(lambda: journal.exists() and journal.read_text().startswith("ready"), 60)
             process.send_signal(number)
-            assert wait_until(partial(reads, journal, expected), 10)
-        assert process.wait(10) == 0
+            assert wait_until(partial(reads, journal, expected), 60)
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
@@ -148,10 +154,10 @@ def test_closing_the_terminal_stops_it(tmp_path: Path) -> None:
     process = subprocess.Popen(["setsid", "-c", *python(SUPERVISE), code], stdin=inside)
     os.close(inside)
     try:
-        assert wait_until(journal.exists, 10)
+        assert wait_until(journal.exists, 60)
         os.close(terminal)
-        assert wait_until(lambda: journal.read_text() == "ready stop ", 10)
-        assert process.wait(10) == 0
+        assert wait_until(lambda: journal.read_text() == "ready stop ", 60)
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()

@@ -110,12 +110,12 @@ def test_counters_outlive_a_crash_but_for_the_last_moments(own: "Policyd") -> No
 NOW = 1_800_000_000.0
 
 
-def limits(**used: float) -> Limits:
+def limits(now: float = NOW, **used: float) -> Limits:
     """The limit by sender of the tests, with this much in use by these senders at a.example."""
     (rule,) = loads('[[limit]]\nname = "sender"\nkey = "sender"\nrate = "3/day"\n').limit
     made = Limits([rule], Folder())
     rows = [(f"{name}@a.example", count) for name, count in used.items()]
-    made.load(identity(rule), rows, NOW, 0.0)
+    made.load(identity(rule), rows, now, 0.0)
     return made
 
 
@@ -134,7 +134,8 @@ def test_a_state_file_that_was_spoiled_is_set_aside_and_told_and_counting_begins
     own: "Policyd", spoil: Callable[[bytes], bytes]
 ) -> None:
     saved = own.state / "limits.state"
-    snapshot.write(saved, limits(bert=3.0), time.time())
+    now = time.time()  # the daemon's clock
+    snapshot.write(saved, limits(now, bert=3.0), now)
     spoiled = spoil(saved.read_bytes())
     saved.write_bytes(spoiled)
     own.start()

@@ -17,7 +17,7 @@ from mxweir_ops.lab.place import connect, free_endpoint
 from mxweir_ops.lab.process import Child, Server, wait_until
 
 _START_SECONDS = 60.0
-_STOP_SECONDS = 30.0
+_STOP_SECONDS = 90.0
 _ANSWER_SECONDS = 20.0
 
 
