@@ -104,6 +104,13 @@ def daemon(request, tmp_path):
         made.process.wait()
 
 
+def test_it_preempts_nobody(daemon):
+    daemon.start()
+    daemon.wait_ready()
+    assert os.sched_getscheduler(daemon.process.pid) == os.SCHED_BATCH
+    daemon.stop()
+
+
 @both
 def test_it_listens_says_so_and_ends_with_status_0_on_sigterm(daemon):
     daemon.write('socket_mode = "0640"')

@@ -74,6 +74,13 @@ def test_a_stop_is_told_to_the_policy_daemon_and_not_to_the_processes_that_it_ha
 
 
 @pytest.mark.parametrize("unit", SERVICES)
+def test_a_service_may_give_way_to_others_though_not_take_resources(unit: str) -> None:
+    *before, last = read(unit)["Service"]["SystemCallFilter"]
+    assert any(each.startswith("~") and "@resources" in each for each in before)
+    assert "sched_setscheduler" in last.split()
+
+
+@pytest.mark.parametrize("unit", SERVICES)
 def test_every_command_of_a_service_names_the_installed_program_or_kill(unit: str) -> None:
     commands = read(unit)["Service"]["ExecStart"] + read(unit)["Service"]["ExecReload"]
     assert {command.split()[0] for command in commands} == {PROGRAM, "/bin/kill"}
