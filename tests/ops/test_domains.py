@@ -288,7 +288,7 @@ def test_a_table_that_agrees_with_the_file_is_status_0(domains: Mxweir) -> None:
     domains.file.write_text("example.org smtp:x\n.example.net\n")
     domains.load_file()
     domains("add", "command.example")
-    assert domains("verify") == (f"2 domains from {domains.file}, 3 in the table\n", "")
+    assert domains("verify") == (f"2 domains in {domains.file}; 3 in the table, 2 of them from it\n", "")
     assert domains.json("verify") == {
         "file": str(domains.file),
         "missing": [],
@@ -308,18 +308,26 @@ def test_every_difference_between_table_and_file_is_told_with_status_1(domains: 
         "gone.example: in the table, not in the file",
         "below.example: in both, with another next hop or without its subdomains",
         "hop.example: in both, with another next hop or without its subdomains",
-        f"4 domains from {domains.file}, 4 in the table",
+        f"4 domains in {domains.file}; 4 in the table, 4 of them from it",
     ]
     assert (
         err == f"{domains.file}:5: 'rubbish!' is no domain name: '!' is no letter, digit, - or _; skipped\n"
     )
 
 
+def test_of_an_emptied_file_it_is_told_that_nothing_is_in_it(domains: Mxweir) -> None:
+    domains.file.write_text("a.example\nb.example\n")
+    domains.load_file()
+    domains.file.write_text("")
+    out, _ = domains("verify", status=1)
+    assert out.splitlines()[-1] == f"0 domains in {domains.file}; 2 in the table, 2 of them from it"
+
+
 def test_bad_lines_alone_are_a_finding(domains: Mxweir) -> None:
     domains.file.write_text("example.org\nrubbish!\n")
     domains.load_file()
     out, err = domains("verify", status=1)
-    assert out == f"1 domains from {domains.file}, 1 in the table\n"
+    assert out == f"1 domains in {domains.file}; 1 in the table, 1 of them from it\n"
     assert (
         err == f"{domains.file}:2: 'rubbish!' is no domain name: '!' is no letter, digit, - or _; skipped\n"
     )
@@ -331,7 +339,10 @@ def test_accepting_takes_the_file_as_it_is_and_leaves_what_was_given_by_command(
     domains("add", "command.example")
     domains.file.write_text("d0.example\n")
     domains("verify", status=1)
-    assert domains("verify", "--accept") == (f"1 domains from {domains.file}, 2 in the table\n", "")
+    assert domains("verify", "--accept") == (
+        f"1 domains in {domains.file}; 2 in the table, 1 of them from it\n",
+        "",
+    )
     assert domains.lines() == ["command.example", "d0.example"]
     domains("verify")
 

@@ -40,6 +40,8 @@ class Subscription:
         self._on_message = on_message
         self._on_connected = on_connected
         self._backoff = Backoff(_FIRST, _MOST)
+        self._told = False
+        """Whether it was told that nothing is heard; once, until something is."""
         self._link: Link | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -60,7 +62,9 @@ class Subscription:
                 why = await self._listen()
             except RedisError as error:
                 why = error
-            self._manners.observe(Trouble("Redis channel not heard", f"{self._channel}: {why}"))
+            if not self._told:
+                self._told = True
+                self._manners.observe(Trouble("Redis channel not heard", f"{self._channel}: {why}"))
             await asyncio.sleep(self._backoff.failed(random.random()))  # noqa: S311 - no secret
 
     async def _listen(self) -> RedisError:
@@ -89,6 +93,7 @@ class Subscription:
                 self._on_message(message)
             case [b"subscribe", *_]:
                 self._backoff.succeeded()
+                self._told = False
                 self._on_connected()
 
 

@@ -241,7 +241,8 @@ def verify(args: argparse.Namespace, config: Config) -> int:
             (other, "in both, with another next hop or without its subdomains"),
         ):
             print("".join(f"{domain}: {what}\n" for domain in names), end="")
-        print(f"{len(table)} domains from {config.domains.file}, {total} in the table")
+        there = f"{len(found.records)} domains in {config.domains.file}"
+        print(f"{there}; {total} in the table, {len(table)} of them from it")
     return FINDING if missing or surplus or other or found.bad else GOOD
 
 

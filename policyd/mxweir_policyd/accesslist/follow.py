@@ -34,7 +34,10 @@ _TIMEOUT = 2.0
 
 
 class Follower:
-    """Follows the list in Redis; `changed` is called when the book is another one than before."""
+    """Follows the list in Redis; `changed` is called when the book is another one than before.
+
+    It is given what is news to this host: nothing, where only versions are others than before.
+    """
 
     def __init__(
         self,
@@ -101,11 +104,11 @@ class Follower:
             return
         book.history = reading.history
         while True:
-            self._take(reading.records)
+            news = self._take(reading.records)
             book.version = reading.read if reading.more else reading.version
             self._measure(reading, asked)
             if reading.records:
-                self._changed(reading.records)
+                self._changed(news)
             if not reading.more:
                 return
             asked = monotonic()
@@ -118,21 +121,21 @@ class Follower:
         if lacking or reading.floor < book.version:
             await self._give_back(reading.history, lacking)
         fields: set[str] = set()
-        taken: list[Record] = []
+        news: list[Record] = []
         page = first = await self._since(0)
         while True:
             if page.history != first.history:
                 self._news.set()  # emptied under our hands: look again
+                self._changed(news)
                 return
-            self._take(page.records)
-            taken += page.records
+            news += self._take(page.records)
             fields.update(record.field for record in page.records)
             if not page.more:
                 break
             page = await self._since(page.read)
         book.retain(fields)
         book.history, book.version = page.history, page.version
-        self._changed(taken)
+        self._changed(news)
 
     async def _give_back(self, saw: str, lacking: list[Record]) -> None:
         for start in range(0, max(1, len(lacking)), PAGE):
@@ -144,11 +147,14 @@ class Follower:
             saw = history
         self._observe(notice("access list given back to Redis", count=len(lacking)))
 
-    def _take(self, records: Sequence[Record]) -> None:
+    def _take(self, records: Sequence[Record]) -> list[Record]:
+        """Put them into the book; those that say something else than it said before."""
         now = self._clock()
+        news = [record for record in records if not record.repeats(self._book.get(record.field))]
         lost = sum(not self._book.take(record, now) for record in records)
         if lost:
             self._observe(Trouble("access list is full", f"{lost} entries were not taken"))
+        return news
 
     def _measure(self, reading: Reading, asked: float) -> None:
         """From when it was said, by Redis's clock, until now, and rather too long than too short."""

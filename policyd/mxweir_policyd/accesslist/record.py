@@ -62,6 +62,10 @@ class Record(NamedTuple):
         """When it may be forgotten."""
         return self.expires if self.action else self.made / 1e6 + KEPT_WITHDRAWN
 
+    def repeats(self, before: "Record | None") -> bool:
+        """Whether it is the very word that was there before, though the list may have got it anew."""
+        return before is not None and before._replace(version=self.version) == self
+
     def entry(self) -> Entry:
         """What the access list looks up: the later the word, the lower its order."""
         return Entry(-self.version, self.action == "allow", self.key, self.value, self.reason, self.expires)

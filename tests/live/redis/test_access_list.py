@@ -196,6 +196,9 @@ async def test_a_redis_that_was_emptied_is_given_the_list_back(redis: Redis, hos
     await all_have([*hosts, newcomer], "a.example", "b.example")
     say(redis, word("d.example"))
     await all_have([*hosts, newcomer], "a.example", "b.example", "d.example")
+    for host in hosts:  # what they knew before is no news
+        heard = [record.value for record in host.heard if record.action]
+        assert [heard.count(f"{name}.example") for name in "abd"] == [1, 1, 1]
     newcomer.stop()
 
 

@@ -116,6 +116,12 @@ def test_a_record_makes_the_entry_that_is_looked_up():
     assert BLOCK._replace(action="allow").entry().rule == "allow sender_org"
 
 
+def test_a_word_that_the_list_got_anew_is_no_other_word():
+    assert BLOCK._replace(version=99).repeats(BLOCK)
+    assert not BLOCK._replace(made=99).repeats(BLOCK)
+    assert not BLOCK.repeats(None)
+
+
 def test_an_entry_may_be_forgotten_when_it_expires_and_a_withdrawal_after_a_day():
     assert BLOCK.until == NOW
     assert BLOCK._replace(expires=inf).until == inf
