@@ -39,14 +39,14 @@ def verify(args: argparse.Namespace, config: Config) -> int:
     except OSError as error:
         raise ServiceError(f"{error.filename}: {error.strerror}") from None
     with _mirror(config, mend=lock is not None) as mirror:
-        if mirror.frozen():
-            raise ServiceError("the replica is frozen on this host; mxweir domains thaw lets it go on")
+        _refuse_frozen(mirror)
         accepted = mirror.accept() if args.accept else 0
         if lock is not None:
             _follow(mirror, config)
             os.close(lock)
         else:
             _ask(mirror)
+        _refuse_frozen(mirror)  # by somebody else, meanwhile
         found = mirror.progress()
     if args.json:
         print(json.dumps({"domains": found.live, "held": found.held, "accepted": accepted}))
@@ -133,6 +133,7 @@ def _ask(mirror: Mirror) -> None:
         mirror.update(compared="")
     last, since = begun, time.monotonic()
     while (now := mirror.progress()).compared is not None or not now.filled:
+        _refuse_frozen(mirror)
         if (now.compared, now.cursor) != (last.compared, last.cursor):
             last, since = now, time.monotonic()
         if time.monotonic() - since > _PATIENCE:
@@ -141,6 +142,11 @@ def _ask(mirror: Mirror) -> None:
         bar.at(int((now.compared or now.cursor or "0")[:8], 16), "comparing" if now.filled else "first fill")
         time.sleep(0.1)
     bar.close()
+
+
+def _refuse_frozen(mirror: Mirror) -> None:
+    if mirror.frozen():
+        raise ServiceError("the replica is frozen on this host; mxweir domains thaw lets it go on")
 
 
 def _held(found: Progress) -> str:

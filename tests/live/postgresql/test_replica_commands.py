@@ -1,6 +1,7 @@
 """`mxweir domains verify | freeze | thaw`, and what `check` says of the replica; with and without daemon."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from mxweir_ops.lab.daemons import command
-from mxweir_ops.lab.host import Host, add, prepare, remove
+from mxweir_ops.lab.host import PATIENCE, Host, add, prepare, remove
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import wait_until
+from mxweir_policyd.relaydomains.keeper import take_lock
 
 ALL = [f"d{number}.example" for number in range(10)]
 Run = Callable[..., tuple[int, str]]
@@ -95,6 +97,23 @@ def test_a_frozen_replica_stays_as_it_is_until_it_thaws(
     assert run("thaw") == (0, "the replica of this host is not frozen any more\n")
     assert host.comes_to("550", ALL[0])
     assert host.follows()
+
+
+def test_who_waits_for_a_comparison_is_told_that_the_replica_was_frozen_meanwhile(
+    host: Host, run: Run
+) -> None:
+    assert run("verify")[0] == 0
+    lock = take_lock(host.state)
+    assert lock is not None
+    try:
+        argv = command("domains", host.config_file, "verify")
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as waiting:
+            assert wait_until(lambda: host.progress().compared is not None, PATIENCE)
+            assert run("freeze")[0] == 0
+            told = waiting.communicate()[1]
+    finally:
+        os.close(lock)
+    assert (waiting.returncode, "the replica is frozen on this host" in told) == (2, True)
 
 
 def test_check_tells_what_postgresql_says_and_what_this_host_has(host: Host, run: Run, dsn: str) -> None:
