@@ -9,6 +9,9 @@ that double up to half a minute; a child that has lived for a minute has earned 
 new count. One whose first start ends with status 1 or 2 within a minute could not
 start (an address is taken, the configuration has a mistake): whoever has just
 called us is there to mend it, so everything stops, with the same status.
+
+The stdin of every child is a pipe on which nothing comes, and which ends with the
+supervisor, however that ends: who is told to end with stdin is not left behind.
 """
 
 import os
@@ -49,8 +52,8 @@ class _Child:
     started: float = 0.0
     pause: float = 0.0
 
-    def start(self) -> None:
-        self.process = subprocess.Popen(self.argv, process_group=0)  # noqa: S603 - our own program
+    def start(self, stdin: int) -> None:
+        self.process = subprocess.Popen(self.argv, stdin=stdin, process_group=0)  # noqa: S603 - our own program
         self.started = time.monotonic()
 
     def send(self, number: signal.Signals) -> None:
@@ -73,16 +76,17 @@ class Supervisor:
         self._children = [_Child(name, argv) for name, argv in commands.items()]
         self._drain = drain
         self._tell = tell
+        self._stdin = -1
 
     def run(self, tick: Callable[[], None] = lambda: None) -> int:
         """Serve until told to stop; 0 after a clean stop, else 1, or 2 when a configuration was refused.
 
         `tick` is called every second or so. SIGHUP is passed on.
         """
-        with _signals() as arrived:
+        with _signals() as arrived, _silent_pipe() as self._stdin:
             try:
                 for child in self._children:
-                    child.start()
+                    child.start(self._stdin)
                 return self._serve(arrived, tick)
             finally:
                 self._kill_what_is_left()
@@ -126,7 +130,7 @@ class Supervisor:
 
     def _start_again(self, child: _Child) -> None:
         try:
-            child.start()
+            child.start(self._stdin)
         except OSError as error:
             # No memory or no process to spare is no reason to stop the others.
             child.pause, child.started = next_pause(child.pause, 0.0), time.monotonic()
@@ -178,6 +182,17 @@ def _has_terminal() -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def _silent_pipe() -> Iterator[int]:
+    """The end to read from of a pipe whose other end nobody has but we."""
+    reader, writer = os.pipe()
+    try:
+        yield reader
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 @contextmanager

@@ -39,7 +39,8 @@ def run(config: Path) -> int:
 def test_both_daemons_run_on_the_same_configuration(config: Path) -> None:
     assert run(config) == 0
     assert list(Supervisor.ran) == ["policyd", "milter"]
-    assert all(line[-2:] == ["--config", str(config)] for line in Supervisor.ran.values())
+    for line in Supervisor.ran.values():
+        assert line[-3:] == ["--config", str(config), "--end-with-stdin"]
 
 
 def test_a_child_may_take_the_longer_drain_time_and_a_little_more(config: Path) -> None:

@@ -161,3 +161,25 @@ def test_closing_the_terminal_stops_it(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_stdin_of_the_children_ends_when_the_supervisor_is_killed_and_not_before(tmp_path: Path) -> None:
+    child = f"""
+        import sys
+        from pathlib import Path
+        Path({str(tmp_path)!r}, sys.argv[1]).touch()
+        sys.stdin.read()
+        Path({str(tmp_path)!r}, sys.argv[1] + " ended").touch()
+    """
+    commands = {name: [*python(child), name] for name in ("one", "two")}
+    supervisor = f"""
+        from mxweir_ops.supervisor import Supervisor
+        Supervisor({commands!r}, 60.0, print).run()
+    """
+    with subprocess.Popen(python(supervisor), stdout=subprocess.DEVNULL) as process:
+        try:
+            assert wait_until(lambda: len(list(tmp_path.iterdir())) == 2, 60)
+            assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
+        finally:
+            process.kill()
+    assert wait_until(lambda: len(list(tmp_path.glob("* ended"))) == 2, 60)

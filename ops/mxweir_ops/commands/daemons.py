@@ -6,12 +6,18 @@ configuration that cannot work.
 """
 
 import argparse
+import os
+import signal
 import sys
+import threading
+from contextlib import suppress
 from typing import Any
 
 from mxweir.config import load
 from mxweir.service import ServiceError
 from mxweir_ops.options import add_config
+
+END_WITH_STDIN = "--end-with-stdin"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -22,6 +28,19 @@ def add_parser(subparsers: Any) -> None:
     milter.set_defaults(run=run_milter)
     for parser in (policyd, milter):
         add_config(parser)
+        parser.add_argument(END_WITH_STDIN, action="store_true", help="stop when stdin ends, as on SIGTERM")
+
+
+def end_with_stdin() -> None:
+    """Stop when stdin ends: whoever started us and kept it open is gone."""
+
+    def wait() -> None:
+        with suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def run_policyd(args: argparse.Namespace) -> int:
@@ -29,6 +48,8 @@ def run_policyd(args: argparse.Namespace) -> int:
     from mxweir_policyd import app  # noqa: PLC0415 - a daemon loads nothing of the other one
 
     config = load(args.config)
+    if args.end_with_stdin:
+        end_with_stdin()
     try:
         return app.run(config, args.config)
     except ServiceError as error:
@@ -42,6 +63,8 @@ def run_milter(args: argparse.Namespace) -> int:
     from mxweir_milter import app  # noqa: PLC0415 - a daemon loads nothing of the other one
 
     config = load(args.config)
+    if args.end_with_stdin:
+        end_with_stdin()
     try:
         return app.run(config, args.config)
     except OSError as error:

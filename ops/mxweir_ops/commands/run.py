@@ -16,6 +16,7 @@ from mxweir.clock import system_clock
 from mxweir.config import Config, load
 from mxweir.events import Event, tell_all
 from mxweir.log import LogObserver
+from mxweir_ops.commands.daemons import END_WITH_STDIN
 from mxweir_ops.development import Development
 from mxweir_ops.lab.daemons import command
 from mxweir_ops.options import add_config
@@ -67,7 +68,7 @@ def _supervise(config_file: Path, config: Config) -> int:
         with suppress(OSError):
             write(event)
 
-    commands = {verb: command(verb, config_file) for verb in ("policyd", "milter")}
+    commands = {verb: [*command(verb, config_file), END_WITH_STDIN] for verb in ("policyd", "milter")}
     drain = max(config.policyd.drain, config.milter.drain) + _DRAIN_SLACK
     try:
         return Supervisor(commands, drain, tell).run(log.tick)
