@@ -105,7 +105,7 @@ def _options() -> argparse.Namespace:
     add("--quick", action="store_true", help="one short round: shows that it runs, proves nothing")
     add("--connections", type=int, nargs="+", default=[8, 64, 256], help="(rates; default 8 64 256)")
     add("--seconds", type=float, default=3.0, help="length of a run (rates; default 3)")
-    add("--rounds", type=int, default=5, help="(rates; mail has forty times as many; default 5)")
+    add("--rounds", type=int, default=5, help="(rates; mail has sixty times as many; default 5)")
     add("--minutes", type=float, default=3.0, help="length of the soak (default 3)")
     add("--sizes", type=int, nargs="+", default=database.SIZES, help="(database, index; up to 10000000)")
     add("--unix", action="store_true", help="unix sockets, not loopback TCP (rates, memory)")
@@ -124,7 +124,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> tuple[dict[str, An
     run = {
         "rates": lambda: rates.part(built, directory, options.connections, seconds, rounds, unix=unix),
         "memory": lambda: memory.part(built, directory, unix=unix),
-        "mail": lambda: mail.part(built, directory, 40 * rounds),
+        "mail": lambda: mail.part(built, directory, 60 * rounds),
         "milter": lambda: milter.part(built, directory, rounds),
         "burst": lambda: burst.part(directory, rounds),
         "breakers": lambda: breakers.part(directory, rounds),

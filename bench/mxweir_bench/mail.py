@@ -3,15 +3,18 @@
 One question adds some hundredths of a millisecond to a message that costs
 more than one. So there are many short rounds in one Postfix (asking.py), smtpd and
 the policy server are counted apart from the rest, and every figure comes with its
-error; Postfix without a server takes part twice, to show what a difference of
-nothing looks like. The mail is of two kinds: with one recipient, which is what
-most mail has, and with twenty, each of them a question.
+error. Postfix without a server takes part twice, to show what a difference of
+nothing looks like, and with the no-op server, too: in a quotient of about two the
+noise of its figure weighs twice as much as that of ours. The mail is of two kinds:
+with one recipient, which is what most mail has, and with twenty, each of them a
+question.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mxweir_bench import asking, servers, usage
@@ -23,7 +26,8 @@ from mxweir_bench.tools import Tools
 
 SINGLE, MANY = Mail(60, 1), Mail(15, 20)
 
-NONE, AGAIN, NOOP, MXWEIR, LOGGING = "none", "none again", "noop", "mxweir", "mxweir with log"
+NONE, NONE_AGAIN, NOOP, NOOP_AGAIN = "none", "none again", "noop", "noop again"
+MXWEIR, LOGGING = "mxweir", "mxweir with log"
 
 Runs = Mapping[str, Sequence[Run]]
 """Of each set-up by its name, the runs in their order."""
@@ -34,10 +38,12 @@ def part(tools: Tools, directory: Path, rounds: int) -> Part:
     home = directory / "mail"
     home.mkdir()
     with ExitStack() as stack:
+        noop = stack.enter_context(servers.noop(tools.noop, home))
         asked = {
             NONE: None,
-            AGAIN: None,
-            NOOP: stack.enter_context(servers.noop(tools.noop, home)),
+            NONE_AGAIN: None,
+            NOOP: noop,
+            NOOP_AGAIN: noop,
             MXWEIR: stack.enter_context(servers.mxweir("mxweir", home)),
             LOGGING: stack.enter_context(servers.mxweir("mxweir with log", home, level="info")),
         }
@@ -79,7 +85,7 @@ def added(runs: Runs, name: str, figure: str) -> list[float]:
     """Round by round, what this set-up has more of the figure than those without a server."""
     return [
         getattr(run, figure) - (getattr(one, figure) + getattr(other, figure)) / 2
-        for run, one, other in zip(runs[name], runs[NONE], runs[AGAIN], strict=True)
+        for run, one, other in zip(runs[name], runs[NONE], runs[NONE_AGAIN], strict=True)
     ]
 
 
@@ -123,8 +129,9 @@ def _row(runs: Runs, name: str) -> tuple[str, ...]:
 
 
 def against_noop(runs: Runs, name: str, figure: str) -> Estimate:
-    """How many times as much of the figure this set-up adds as the no-op server."""
-    return quotient(added(runs, name, figure), added(runs, NOOP, figure))
+    """How many times as much of the figure this set-up adds as the no-op server, of both its rows."""
+    noops = zip(added(runs, NOOP, figure), added(runs, NOOP_AGAIN, figure), strict=True)
+    return quotient(added(runs, name, figure), [fmean(both) for both in noops])
 
 
 def _outside(setup: Setup) -> tuple[str, str]:
