@@ -38,8 +38,18 @@ class Progress:
 
     @classmethod
     def decode(cls, stored: bytes | None) -> "Progress":
-        """From the stored form; None is that of a replica not begun."""
+        """From the stored form; None is that of a replica not begun, and so is what cannot be read.
+
+        What only a later version knows counts for nothing: that may have been here before.
+        """
         if stored is None:
             return cls()
-        fields = json.loads(stored)
-        return cls(**fields | {"point": tuple(fields["point"])})
+        try:
+            told = json.loads(stored)
+            fields = {name: told[name] for name in cls.__slots__ if name in told}
+            identity, mark, at = told["point"]
+            for cursor in (told["cursor"], told["compared"] or ""):
+                bytes.fromhex(cursor)
+            return cls(**fields | {"point": (identity, mark, float(at))})
+        except (ValueError, TypeError, KeyError):
+            return cls()
