@@ -39,6 +39,13 @@ from mxweir.redis.script import Script
 from mxweir.redis.servers import Servers
 from mxweir.trail import Step
 
+MOST_ASKED = 2000
+"""Counters that one question may have in Redis, twice as many as a message has recipients.
+
+A call holds up whoever else asks that Redis, some 10 µs a counter: for those of a message to a thousand in
+ten limits by recipient longer than we wait, and the other hosts' questions would fail with it.
+"""
+
 _MOST_REFUSALS = 100_000
 """Keys remembered as refused, for all limits together."""
 
@@ -101,6 +108,8 @@ class Shared:
             outcome = self.known(question, now) if question else NO_OBJECTION
             if question is None or outcome is not None:
                 row.outcomes[place] = outcome
+            elif len(question.keys) > MOST_ASKED:
+                row.outcomes[place] = self.decide_alone(one, now)
             else:
                 asked.setdefault(question.shape, []).append((place, question))
         for shape, placed in asked.items():
@@ -148,6 +157,16 @@ class Shared:
             )
 
         cast("Together", self._asker).send(shape, names, arguments, questions, heard)
+
+    def decide_alone(self, facts: AnyFacts, now: float) -> Outcome:
+        """What the limits of this process say, while Redis cannot be asked."""
+        if self.limits.asked_at(facts.state, facts.context):
+            self.count_alone(1)
+        return self.limits.decide(facts, now)
+
+    def count_alone(self, questions: int) -> None:
+        """So many were answered by the limits of this process."""
+        self._observe(Counted("process", questions))
 
     def known(self, question: Question, now: float) -> Outcome | None:
         """The refusal that Redis would repeat, if it is known here; charges nothing."""
@@ -212,7 +231,7 @@ class Shared:
         """What the limits of this process say, because Redis does not."""
         if error.kind in ("nonsense", "error"):
             self._observe(Trouble("Redis cannot count a limit", str(error), "error"))
-        self._observe(Counted("process", len(facts)))
+        self.count_alone(len(facts))
         now = self._clock()
         return [self._decide(one, now) for one in facts]
 

@@ -5,7 +5,6 @@ from functools import partial
 from typing import cast
 
 from mxweir.domains.match import Match
-from mxweir.events import Counted
 from mxweir.facts import Facts
 from mxweir.ratelimit.limits import Outcome
 from mxweir_policyd.answerer import Answerer
@@ -26,8 +25,6 @@ class SharedAnswerer(Answerer):
         """The replies to requests that came in together."""
         pipeline = self.pipeline
         if not pipeline.shared.available:
-            if limited := sum(request[-1] != b"relay" for request in requests):
-                self.observe(Counted("process", limited))
             return super().answer(requests)
         now = self.clock()
         replies: list[bytes | Owed] = []
