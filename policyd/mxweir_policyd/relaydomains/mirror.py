@@ -137,7 +137,7 @@ class Mirror:
             for database in (self._records, self._losses):
                 write.drop(database, delete=False)
             flags.clear()
-            self._note(write, "", gap=JOURNAL_LENGTH)
+            self._note(write, "")
             return self._advance(write, **asdict(Progress(point=point)))
 
     def fill(self, batch: list[tuple[bytes, bytes]]) -> Progress:
@@ -218,16 +218,17 @@ class Mirror:
     def _put(self, write: "lmdb.Transaction[bytes]", flags: Flagging, key: bytes, raw: bytes | None) -> None:
         flags.note(key, raw)
         stored = raw or write.get(key, db=self._records)
-        if stored:
-            self._note(write, Record.decode(stored).domain)
+        if stored is not None:
+            self._note(write, _name(stored))
         if raw is None:
             write.delete(key, db=self._records)
         else:
             write.put(key, raw, db=self._records)
 
-    def _note(self, write: "lmdb.Transaction[bytes]", domain: str, gap: int = 0) -> None:
-        """Put a domain at the end of the journal and take the oldest out; a `gap` says there was more."""
+    def _note(self, write: "lmdb.Transaction[bytes]", domain: str) -> None:
+        """Put a domain at the end of the journal and take the oldest out; "" leaves a gap: it may be any."""
         with write.cursor(self._journal) as cursor:
+            gap = 0 if domain else JOURNAL_LENGTH
             number = (int.from_bytes(cursor.key()) if cursor.last() else 0) + gap + 1
             cursor.put(number.to_bytes(8), domain.encode(), append=True)
             oldest = max(0, number - JOURNAL_LENGTH).to_bytes(8)
@@ -255,3 +256,11 @@ class Mirror:
 
 def _alive(raw: bytes | None) -> bool:
     return raw is not None and len(raw) > 0 and not raw[0] & DISABLED
+
+
+def _name(stored: bytes) -> str:
+    """The domain of a stored record; "" of one that was damaged on the disk: it goes like any other."""
+    try:
+        return Record.decode(stored).domain
+    except (ValueError, IndexError):
+        return ""

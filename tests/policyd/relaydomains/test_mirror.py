@@ -387,3 +387,21 @@ def test_the_journal_is_bounded_and_its_numbers_show_where_it_lacks_something(
     mirror = Mirror(tmp_path)
     filled(mirror, 3)
     assert [number for number, _ in changed(mirror, tmp_path, start + 10)] == [start + 16]
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\x10d1.example", b"\x10\xff\0\0d1.example"])
+def test_a_record_that_was_damaged_on_the_disk_is_changed_and_removed_like_any_other(
+    tmp_path: Path, mirror: Mirror, damaged: bytes
+) -> None:
+    filled(mirror, 10)
+    for change in (item(1, hop="smtp:new"), gone(1)):
+        with mirror._writing() as write:
+            write.put(digest("d1.example"), damaged, db=mirror._records)
+        assert mirror.apply([change, item(10)], 1.0).held == 0
+        assert content(mirror).get(change[0]) == change[1]
+    with mirror._writing() as write:
+        write.put(digest("d2.example"), damaged, db=mirror._records)
+    before = changed(mirror, tmp_path, 0)[-1][0]
+    mirror = Mirror(tmp_path)
+    mirror.apply([gone(2)], 1.0)
+    assert changed(mirror, tmp_path, before)[0][0] > before + 1  # whoever follows it looks at all again
