@@ -68,10 +68,12 @@ class ControlServer:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            line = await asyncio.wait_for(reader.readline(), 10)
+            async with asyncio.timeout(10):
+                line = await reader.readline()
             answer = await self._answer(line)
             writer.write(json.dumps(answer).encode() + b"\n")
-            await asyncio.wait_for(writer.drain(), 10)
+            async with asyncio.timeout(10):
+                await writer.drain()
         except (OSError, ValueError, TimeoutError) as error:
             self._observe(Trouble("control connection failed", str(error)))
         finally:

@@ -233,7 +233,8 @@ class MilterDaemon:
                 # The loop turns; whether any engine answers is no matter: slow is not dead.
                 service.notify("WATCHDOG=1")
             try:
-                number = await asyncio.wait_for(self._signals.get(), min(1.0, watched or 1.0))
+                async with asyncio.timeout(min(1.0, watched or 1.0)):
+                    number = await self._signals.get()
             except TimeoutError:
                 continue
             if number != signal.SIGHUP:

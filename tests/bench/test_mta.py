@@ -43,7 +43,8 @@ async def serving(milter, tmp_path):
     endpoint = Unix(str(tmp_path / "milter"))
     async with await asyncio.start_unix_server(milter.talk, endpoint.path):
         yield endpoint
-        await asyncio.wait_for(milter.hung_up.wait(), 10)
+        async with asyncio.timeout(10):
+            await milter.hung_up.wait()
 
 
 async def test_a_message_is_told_in_postfixs_order_with_its_macros(tmp_path):

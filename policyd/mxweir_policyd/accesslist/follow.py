@@ -69,7 +69,8 @@ class Follower:
         while True:
             await self.catch_up(asked=self._news.is_set())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), _POLL)
+                async with asyncio.timeout(_POLL):
+                    await self._news.wait()
 
     async def catch_up(self, *, asked: bool = True) -> bool:
         """Read what is new; False without an answer. Unless `asked`, look first whether there is any."""

@@ -91,7 +91,8 @@ class KeptTables:
         spoken, silent = Report(), False
         while True:
             try:
-                line = await asyncio.wait_for(said.readline(), _SILENT)
+                async with asyncio.timeout(_SILENT):
+                    line = await said.readline()
             except TimeoutError:
                 if not silent:
                     self._take(Report(trouble=f"its keeper has said nothing for {_SILENT:g} s"), settings)

@@ -75,7 +75,6 @@ class Keeper:
                 if not self._renewed.is_set():
                     self._observe(Trouble("follower ended", f"exit status {status}; started again", "error"))
                 wait = backoff.failed(random())  # noqa: S311 - no secret
-            # Not wait_for: before Python 3.12 it can swallow the cancellation that ends this.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._renewed.wait()
@@ -128,7 +127,11 @@ class Keeper:
     async def _listen(self, said: asyncio.StreamReader) -> None:
         """Until the follower ends; TimeoutError when it says nothing for so long that it must hang."""
         silent = self._settings.postgres.query_timeout + _SILENT
-        while line := await asyncio.wait_for(said.readline(), silent):
+        while True:
+            async with asyncio.timeout(silent):
+                line = await said.readline()
+            if not line:
+                return
             if line != BEAT:
                 self._take(Report.of_line(line))
 

@@ -105,6 +105,22 @@ async def test_other_settings_start_another_follower_at_once_and_it_is_no_troubl
     await ended(task)
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_stop_is_heard_also_when_the_follower_says_something_that_moment(
+    tmp_path: Path, turns: int
+) -> None:
+    kept, _ = made(tmp_path)
+    said = asyncio.StreamReader()
+    listening = asyncio.create_task(kept._listen(said))
+    await asyncio.sleep(0.01)
+    said.feed_data(Report(Following.FOLLOWING, changed=1).line().encode())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    listening.cancel()
+    await asyncio.wait([listening], timeout=5)
+    assert listening.cancelled()
+
+
 async def test_the_password_is_in_no_argument_of_the_process(kept: Keeper) -> None:
     line = await asyncio.to_thread(Path(f"/proc/{pid_of(kept)}/cmdline").read_bytes)
     assert b"follower" in line
