@@ -181,7 +181,7 @@ def test_a_socket_that_cannot_be_made_right_is_not_left_behind(
 
     monkeypatch.setattr("mxweir.service.os.chown", refuse)
     with pytest.raises(service.ServiceError, match="Operation not permitted"):
-        service.bind(Unix(str(tmp_path / "policy")))
+        service.bind(Unix(str(tmp_path / "policy")), 0o660, grp.getgrgid(os.getgid()).gr_name)
     assert list(tmp_path.iterdir()) == []
 
 
