@@ -77,7 +77,7 @@ class Conversation:
                 if isinstance(said, Spoken):
                     assert said.event is not None
                     self.event, said = said.event, said.packets
-                writer.write(said)
+                writer.write(said or b"")
         writer.close()
 
     def dialogue(self, observe: Observer) -> Dialogue:

@@ -151,8 +151,12 @@ class Peer(asyncio.Protocol):
             self._tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         try:
             for command in self._reader.feed(data):
-                self._take(command)
-                if self._transport.is_closing():
+                if self._scan is not None or self._unread:
+                    self._interrupt(command)
+                if said := self._dialogue.take(command):
+                    self._act(said)
+                elif said is None:
+                    self.close()
                     return
         except ProtocolError as error:
             self._front.observe(Trouble("milter protocol error", f"{error}; connection closed"))
@@ -190,18 +194,13 @@ class Peer(asyncio.Protocol):
 
     # A message
 
-    def _take(self, command: codec.Command) -> None:
-        if self._scan is not None or self._unread:
-            self._interrupt(command)
-        said = self._dialogue.take(command)
+    def _act(self, said: bytes | Wanted | Spoken) -> None:
         if isinstance(said, Wanted):
             self._begin_scan(said)
         elif isinstance(said, Spoken):
             self._speak(said)
-        elif said:
+        else:
             self._transport.write(said)
-        elif isinstance(command, codec.Quit) and not command.reuse:
-            self.close()
 
     def _interrupt(self, command: codec.Command) -> None:
         """What comes before all was answered, and read: the end of it, or a ProtocolError."""

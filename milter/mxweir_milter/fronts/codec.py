@@ -163,26 +163,25 @@ class CommandReader:
             (length,) = _LENGTH.unpack_from(data, position)
             if not 0 < length <= LARGEST:
                 raise ProtocolError(f"a packet of {length} bytes; 1 to {LARGEST} are allowed")
-            after = position + 4 + length
-            if after > end:
+            start = position + 4
+            if start + length > end:
                 self._wanted = 4 + length
                 break
-            start, position = position + 5, after
-            yield parse(data[start - 1 : start], data[start:after])
+            position = start + length
+            yield parse(data[start], data[start + 1 : position])
         if position < end:
             self._held += data[position:]
 
 
-def parse(letter: bytes, data: bytes) -> Command:
+def parse(letter: int, data: bytes) -> Command:
     """One packet's letter and data as a command; raises ProtocolError."""
     try:
-        read = _READERS[letter]
+        return _READERS[letter](data)
     except KeyError:
-        raise ProtocolError(f"unknown command {letter!r}") from None
-    try:
-        return read(data)
+        raise ProtocolError(f"unknown command {bytes([letter])!r}") from None
     except (ValueError, IndexError):
-        raise ProtocolError(f"command {letter!r} with {len(data)} bytes of data that do not fit it") from None
+        what = f"command {bytes([letter])!r} with {len(data)} bytes of data that do not fit it"
+        raise ProtocolError(what) from None
 
 
 def _negotiate(data: bytes) -> Negotiate:
@@ -243,20 +242,23 @@ def _header(data: bytes) -> Header:
 _NO_MACROS = {letter: Define(letter, {}) for letter in (b"", *(bytes([code]) for code in range(256)))}
 """The most frequent of all: no macro of this command has a value."""
 
-_READERS: Mapping[bytes, Callable[[bytes], Command]] = {
-    b"O": _negotiate,
-    b"D": _define,
-    b"C": _connect,
-    b"H": lambda data: Helo(_one(data)),
-    b"M": _mail,
-    b"R": _rcpt,
-    b"T": lambda _: Data(),
-    b"L": _header,
-    b"N": lambda _: EndOfHeader(),
-    b"B": Body,
-    b"E": End,
-    b"A": lambda _: Abort(),
-    b"Q": lambda _: Quit(False),
-    b"K": lambda _: Quit(True),
-    b"U": lambda data: Unknown(_one(data)),
+_DATA, _END_OF_HEADER, _ABORT, _QUIT, _NEXT_CLIENT = Data(), EndOfHeader(), Abort(), Quit(False), Quit(True)
+"""The commands that bring nothing: one of each is enough."""
+
+_READERS: Mapping[int, Callable[[bytes], Command]] = {
+    ord("O"): _negotiate,
+    ord("D"): _define,
+    ord("C"): _connect,
+    ord("H"): lambda data: Helo(_one(data)),
+    ord("M"): _mail,
+    ord("R"): _rcpt,
+    ord("T"): lambda _: _DATA,
+    ord("L"): _header,
+    ord("N"): lambda _: _END_OF_HEADER,
+    ord("B"): Body,
+    ord("E"): End,
+    ord("A"): lambda _: _ABORT,
+    ord("Q"): lambda _: _QUIT,
+    ord("K"): lambda _: _NEXT_CLIENT,
+    ord("U"): lambda data: Unknown(_one(data)),
 }

@@ -95,18 +95,16 @@ class Dialogue:
         """Whether a message has begun and is not answered."""
         return self._session.in_message
 
-    def take(self, command: codec.Command) -> bytes | Wanted | Spoken:
-        """What to send (often nothing), what to scan, or the answer to a message.
+    def take(self, command: codec.Command) -> bytes | Wanted | Spoken | None:
+        """What to send (often nothing), what to scan, or the answer to a message; None: the session is over.
 
         Raises ProtocolError for what may not come first.
         """
         kind = type(command)
-        if not self._negotiated and kind is not codec.Negotiate:
-            raise ProtocolError("the first command is no negotiation")
+        if not self._negotiated or kind is codec.Negotiate:
+            return self._negotiate(command)
         if kind is codec.End:
             return self._end(command)  # type: ignore[arg-type]
-        if kind is codec.Negotiate:
-            return self._negotiate(command)  # type: ignore[arg-type]
         name, no_reply, step = self._STEP_OF[kind]
         try:
             reply = step(self, command)
@@ -166,7 +164,9 @@ class Dialogue:
 
     # The commands
 
-    def _negotiate(self, command: codec.Negotiate) -> bytes:
+    def _negotiate(self, command: codec.Command) -> bytes:
+        if not isinstance(command, codec.Negotiate):
+            raise ProtocolError("the first command is no negotiation")
         self._actions, self._steps, answer = _negotiated(command)
         self._negotiated = True
         return answer
@@ -218,13 +218,14 @@ class Dialogue:
         self._session.abort()
         return b""
 
-    def _quit(self, command: codec.Quit) -> bytes:
+    def _quit(self, command: codec.Quit) -> bytes | None:
         self._session.abort()
-        if command.reuse:
-            self._session, self._macros = self._new_session(), Defined()
+        if not command.reuse:
+            return None
+        self._session, self._macros = self._new_session(), Defined()
         return b""
 
-    _STEP_OF: ClassVar[Mapping[type, tuple[str, int, Callable[["Dialogue", Any], bytes]]]] = {
+    _STEP_OF: ClassVar[Mapping[type, tuple[str, int, Callable[["Dialogue", Any], bytes | None]]]] = {
         codec.Define: ("define", 0, _define),
         codec.Connect: ("connect", Step.NO_REPLY_CONNECT.value, _connect),
         codec.Helo: ("helo", Step.NO_REPLY_HELO.value, _helo),

@@ -20,10 +20,12 @@ class Defined:
     def define(self, command: bytes, macros: Mapping[str, str]) -> None:
         """Take the macros that come with a command; a letter that is none, nobody can ask for."""
         stage = _STAGES.get(command)
-        if stage is not None:
+        if stage is None:
+            return
+        if self._stages[-1][0] >= stage:
             self._forget(stage)
-            if macros:
-                self._stages.append((stage, {**self.all(), **macros}))
+        if macros:
+            self._stages.append((stage, {**self._stages[-1][1], **macros}))
 
     def forget_message(self) -> None:
         """The message is done with; the client stays."""
