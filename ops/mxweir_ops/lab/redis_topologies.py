@@ -17,12 +17,23 @@ _THIRD = 5461
 """Slots of each master of a Cluster."""
 
 
+def port_of(server: Redis) -> int:
+    """At which port others are to ask it: the one for TLS, where it has one."""
+    return int(server.settings.get("tls-port", server.inet.port))
+
+
 class Replica(Redis):
     """A Redis that follows another, read-only, from its start on."""
 
-    def __init__(self, directory: Path, master: Redis, name: str = "replica"):
-        follow = {"replicaof": f"{master.inet.host} {master.inet.port}"}
-        super().__init__(directory, follow, name, valkey=master.valkey)
+    def __init__(
+        self,
+        directory: Path,
+        master: Redis,
+        settings: Mapping[str, str] | None = None,
+        name: str = "replica",
+    ):
+        follow = {"replicaof": f"{master.inet.host} {port_of(master)}"}
+        super().__init__(directory, follow | dict(settings or {}), name, valkey=master.valkey)
 
     def follows(self) -> bool:
         """Whether it has what its master has."""
@@ -35,9 +46,16 @@ class Sentinel(Redis):
     options = ("--sentinel",)
     users = "sentinel.acl"
 
-    def __init__(self, directory: Path, master: Redis, quorum: int, name: str):
-        self._monitor = f"{MASTER} {master.inet.host} {master.inet.port} {quorum}"
-        super().__init__(directory, name=name, valkey=master.valkey)
+    def __init__(
+        self,
+        directory: Path,
+        master: Redis,
+        quorum: int,
+        name: str,
+        settings: Mapping[str, str] | None = None,
+    ):
+        self._monitor = f"{MASTER} {master.inet.host} {port_of(master)} {quorum}"
+        super().__init__(directory, settings, name, valkey=master.valkey)
 
     def knows(self, replicas: int, sentinels: int) -> bool:
         """Whether it has found that many replicas, and that many others of its kind."""
@@ -64,17 +82,30 @@ class Sentinel(Redis):
             f"sentinel down-after-milliseconds {MASTER}": 1000,
             f"sentinel failover-timeout {MASTER}": 5000,
         }
-        self.write(lines)
+        self.write(lines | self.settings)
 
 
 class Watched(Server):
-    """A master, a replica of it, and three sentinels that watch both."""
+    """A master, a replica of it, and three sentinels that watch both.
 
-    def __init__(self, directory: Path, settings: Mapping[str, str] | None = None, *, valkey: bool = False):
-        self.master = Redis(directory, settings, "master", valkey=valkey)
-        self.replica = Replica(directory, self.master)
-        self.replica.settings.update(settings or {})
-        self.sentinels = [Sentinel(directory, self.master, 2, f"sentinel{n}") for n in range(3)]
+    `settings` are for the first two; `more` has lines for each of the five, in this
+    order. With a tls-port and tls-replication among them, they talk to each other over TLS.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, str] | None = None,
+        more: Sequence[Mapping[str, str]] = ({}, {}, {}, {}, {}),
+        *,
+        valkey: bool = False,
+    ):
+        master, replica, *sentinels = map(dict, more)
+        self.master = Redis(directory, dict(settings or {}) | master, "master", valkey=valkey)
+        self.replica = Replica(directory, self.master, dict(settings or {}) | replica)
+        self.sentinels = [
+            Sentinel(directory, self.master, 2, f"sentinel{n}", lines) for n, lines in enumerate(sentinels)
+        ]
 
     @property
     def url(self) -> str:
@@ -191,8 +222,7 @@ class Cluster(Server):
         """What a node would have written about all of them: so none has to be introduced."""
         text = ""
         for number, node in enumerate(self.nodes):
-            port = node.settings.get("tls-port", node.inet.port)
-            at = f"{node.inet.host}:{port}@{self._ports[number]}"
+            at = f"{node.inet.host}:{port_of(node)}@{self._ports[number]}"
             mine = "myself," if number == me else ""
             first, last = number * _THIRD, 16383 if number == 2 else (number + 1) * _THIRD - 1
             what = f"{mine}master - 0 0 {number + 1} connected {first}-{last}"

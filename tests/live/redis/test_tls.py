@@ -1,5 +1,6 @@
 """Redis over TLS: one server, sentinels, a Cluster; certificates that are right and wrong."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mxweir.testing import Recorder
 from mxweir_ops.lab.certificates import Certificate, certificate
 from mxweir_ops.lab.place import free_port, temporary_directory
 from mxweir_ops.lab.redis import Redis
-from mxweir_ops.lab.redis_topologies import Cluster
+from mxweir_ops.lab.redis_topologies import Cluster, Watched, port_of
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,22 @@ async def test_the_name_of_the_certificate_is_looked_at_and_can_be_another_than_
     assert "hostname mismatch" in wrong.detail("Redis not available").lower()
     right = await connected(url(guarded, "localhost"), tls_name="redis.example.org", **given)
     assert await right.ask("PING") == b"PONG"
+
+
+async def test_a_failover_is_followed_over_tls_to_sentinels_and_masters(directory, ours, connected):
+    more = [lines(ours, "no") | {"tls-replication": "yes"} for _ in range(5)]
+    with temporary_directory() as place, Watched(place, more=more) as watched:
+        login = "mxweir:lab%20password"
+        hosts = ",".join(f"127.0.0.1:{port_of(sentinel)}" for sentinel in watched.sentinels)
+        logins = "sentinel_user=mxweir&sentinel_password=lab%20password"
+        asker = await connected(f"rediss+sentinel://{login}@{hosts}/lab?{logins}", ca=ours.cert)
+        assert await asker.ask("SET", "mxweir:tls", "1", key="mxweir:tls") == b"OK"
+        watched.master.kill()
+        await asker.until(lambda: watched.sentinels[0].chosen().port == port_of(watched.replica), 30)
+        async with asyncio.timeout(30):
+            while await asker.ask("PING") != b"PONG":  # noqa: ASYNC110 - the server is not in this process
+                await asyncio.sleep(0.05)
+        assert watched.replica.info("replication")["role"] == "master"
 
 
 async def test_a_cluster_is_followed_over_tls_by_the_user_that_is_shipped(directory, ours, connected):
