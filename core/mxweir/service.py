@@ -19,6 +19,15 @@ from mxweir.endpoint import Endpoint, Inet, Unix
 BACKLOG = 1024
 """Connections waiting to be accepted: Postfix opens one for each of hundreds of smtpd processes at once."""
 
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
+)
+"""An idle connection stays open however long. One whose other host is gone would too, and count against the
+bound: the kernel finds it within two minutes. Connections have these options from their listener (tcp(7))."""
+
 _FIRST_FD = 3
 
 
@@ -125,6 +134,8 @@ def _bind_inet(endpoint: Inet) -> Listener:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for option in _KEEPALIVE:
+            listener.setsockopt(*option)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)

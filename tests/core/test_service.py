@@ -199,6 +199,17 @@ def test_a_port_is_listened_on_and_taken_only_once():
     bind(Inet("127.0.0.1", port)).close()
 
 
+def test_the_kernel_looks_whether_the_other_end_of_a_quiet_connection_is_still_there():
+    port = free_port()
+    listener = bind(Inet("127.0.0.1", port))
+    listener.socket.settimeout(10)
+    with socket.create_connection(("127.0.0.1", port)), listener.socket.accept()[0] as accepted:
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        assert [accepted.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [60, 10, 6]
+    listener.close()
+
+
 def has_ipv6() -> bool:
     try:
         with socket.socket(socket.AF_INET6) as probe:
