@@ -10,7 +10,8 @@ from typing import Any
 from mxweir.config import load
 from mxweir.ratelimit.control import MOST
 from mxweir.ratelimit.lookup import Use
-from mxweir_ops.counters import InRedis, Seen, Shown, Top, counters
+from mxweir_ops.counters import InRedis, Seen, Top, counters
+from mxweir_ops.counters_here import Shown
 from mxweir_ops.options import add_config, add_json
 
 GOOD, FINDING = 0, 1
