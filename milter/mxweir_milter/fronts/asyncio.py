@@ -10,6 +10,7 @@ a moment later.
 """
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
@@ -36,6 +37,9 @@ _PROGRESS = 3.0
 
 _UNSENT = 2**20
 """Bytes of answers that a peer may leave unread; the longest honest one has some kilobytes."""
+
+_NO_SOCKET = -1
+"""A descriptor that nothing can be written to."""
 
 _CLOSING = 1.0
 """Seconds in which the last answers are written out at a stop."""
@@ -124,6 +128,7 @@ class Peer(asyncio.Protocol):
         self._reader = CommandReader()
         self._dialogue = Dialogue(front.new_session, front.observe)
         self._transport: asyncio.Transport
+        self._descriptor = _NO_SOCKET
         self._tcp: socket.socket | None = None
         self._unread = False
         self._scan: asyncio.Task[None] | None = None
@@ -140,6 +145,7 @@ class Peer(asyncio.Protocol):
             return
         self._transport.set_write_buffer_limits(high=_UNSENT)
         connection = transport.get_extra_info("socket")
+        self._descriptor = connection.fileno()
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             self._tcp = connection
 
@@ -160,10 +166,12 @@ class Peer(asyncio.Protocol):
                     return
         except ProtocolError as error:
             self._front.observe(Trouble("milter protocol error", f"{error}; connection closed"))
+            self._descriptor = _NO_SOCKET
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and stop working for it."""
+        self._descriptor = _NO_SOCKET
         self._abandon()
         self._dialogue.close()
         self._front.let_go(self)
@@ -185,6 +193,7 @@ class Peer(asyncio.Protocol):
 
     def close(self) -> None:
         """End the session, once what was said is sent."""
+        self._descriptor = _NO_SOCKET
         self._transport.close()
 
     def give_up(self, why: str) -> None:
@@ -200,7 +209,7 @@ class Peer(asyncio.Protocol):
         elif isinstance(said, Spoken):
             self._speak(said)
         else:
-            self._transport.write(said)
+            self._write(said)
 
     def _interrupt(self, command: codec.Command) -> None:
         """What comes before all was answered, and read: the end of it, or a ProtocolError."""
@@ -240,7 +249,7 @@ class Peer(asyncio.Protocol):
 
     def _still_waiting(self) -> None:
         if self._deadline.left() > 0:
-            self._transport.write(replies.PROGRESS)
+            self._write(replies.PROGRESS)
             self._wait_on()
         else:
             self.give_up("the scanner did not keep it")
@@ -266,8 +275,22 @@ class Peer(asyncio.Protocol):
             self._dialogue.abandon()
 
     def _speak(self, spoken: Spoken) -> None:
-        self._transport.write(spoken.packets)
+        self._write(spoken.packets)
         if self._transport.is_closing():
             self._dialogue.unheard(spoken.event)
         else:
             self._dialogue.heard(spoken.event)
+
+    def _write(self, packets: bytes) -> None:
+        """Send now what there is room for, and have the transport send what is left, and all that follows.
+
+        The transport itself sends at the end of the loop's turn, which costs a
+        message as much as one of its steps.
+        """
+        try:
+            sent = os.write(self._descriptor, packets)
+        except OSError:  # no room now, or no connection any more
+            sent = 0
+        if sent < len(packets):
+            self._descriptor = _NO_SOCKET
+            self._transport.write(packets[sent:])

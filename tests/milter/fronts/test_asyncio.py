@@ -1,6 +1,7 @@
 """The front on a real socket, with a stub for the scanner; what it says is test_dialogue.py's business."""
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
 
 import pytest
@@ -369,6 +370,21 @@ async def test_a_stop_answers_what_is_being_scanned_as_unscanned(tmp_path):
         assert await mta.hear() == (b"a", b"")
         assert server.front.sessions() == 0
         await server.until(lambda: scans.running == 0)
+
+
+async def test_an_answer_for_which_the_socket_has_no_room_arrives_whole_and_in_order(tmp_path):
+    forged = [(b"L", b"X-Spam-%d\0 yes\0" % number) for number in range(600)]
+    async with serving(tmp_path, Scans(score(1.0))) as server, MailServer(server) as mta:
+        await mta.negotiate()
+        (peer,) = server.front.peers
+        connection = peer._transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        mta.send(*ENVELOPE, *forged, *CONTENT, (b"E", b""))
+        removed = [await mta.hear() for _ in forged]
+        assert removed == [(b"m", b"\0\0\0\1x-spam-%d\0\0" % number) for number in range(600)]
+        assert [letter for letter, _ in [await mta.hear() for _ in range(5)]] == [*(b"h",) * 4, b"a"]
+        mta.send(*ENVELOPE, *CONTENT, (b"E", b""))
+        assert [letter for letter, _ in [await mta.hear() for _ in range(5)]] == [*(b"h",) * 4, b"a"]
 
 
 async def test_an_address_that_is_taken_is_told_in_one_line(tmp_path):
