@@ -29,6 +29,10 @@ _LENGTH = Struct("!I")
 _THREE = Struct("!III")
 
 
+_NOTHING_DEFINED = b"DL"
+"""No macros for a header field: Postfix says so before each, it takes nothing away, and is left out here."""
+
+
 class ProtocolError(Exception):
     """What came is not the milter protocol; nothing that follows on this connection can be understood."""
 
@@ -168,6 +172,8 @@ class CommandReader:
                 self._wanted = 4 + length
                 break
             position = start + length
+            if length == 2 and data[start:position] == _NOTHING_DEFINED:
+                continue
             yield parse(data[start], data[start + 1 : position])
         if position < end:
             self._held += data[position:]

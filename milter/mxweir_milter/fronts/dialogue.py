@@ -56,9 +56,10 @@ _SYMBOLS = {
     Stage.MAIL: facts.MAIL_MACROS,
     Stage.RCPT: _NO_MACRO,
     Stage.DATA: facts.DATA_MACROS,
-    # Its macros come before each header field and each piece of the body.
+    # Its macros come before each header field.
     Stage.END_OF_HEADER: _NO_MACRO,
-    Stage.END: facts.END_MACROS,
+    # And these before each piece of the body. Whoever takes this list says DATA, and has told all there.
+    Stage.END: _NO_MACRO,
 }
 """What a session reads; nothing else need be sent, whatever main.cf says."""
 

@@ -70,6 +70,17 @@ def cut(data, places):
     return [data[start:end] for start, end in pairwise(edges)]
 
 
+def test_no_macros_for_a_header_field_are_not_told_but_some_are():
+    wire = packed(b"D", b"L") + packed(b"D", b"Li\0x\0") + packed(b"D", b"R") + packed(b"L", b"X\0\0")
+    found, error = read(CommandReader(), [wire])
+    assert [command for _, command in found] == [
+        codec.Define(b"L", {"i": "x"}),
+        codec.Define(b"R", {}),
+        codec.Header(b"X", b""),
+    ]
+    assert not error
+
+
 def test_every_command_is_understood():
     found, error = read(CommandReader(), [WIRE])
     assert [command for _, command in found] == COMMANDS

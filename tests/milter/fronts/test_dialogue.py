@@ -113,7 +113,7 @@ def test_only_what_is_offered_and_used_is_agreed_on_and_with_it_the_macros_that_
 def test_no_macro_is_sent_for_recipients_header_fields_and_the_body():
     """An empty list would stand for the usual ones, and those of a header field come with each of them."""
     ((_, data),) = packets(Mail().agreed)
-    for stage in (Stage.RCPT, Stage.END_OF_HEADER):
+    for stage in (Stage.RCPT, Stage.END_OF_HEADER, Stage.END):
         assert stage.to_bytes(4) + b"{none}\0" in data
 
 
