@@ -23,7 +23,7 @@ from mxweir_policyd.accesslist.record import Record
 
 NAMES = remote.Names("mxweir")
 NOW = system_clock()
-SOON = 15.0
+SOON = 60.0
 """Seconds in which a host has heard, on a busy machine."""
 
 

@@ -15,10 +15,10 @@ from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import wait_until
 from mxweir_ops.lab.redis import Redis
 
-MARGIN = 5.0
+MARGIN = 30.0
 """Seconds that this machine may hold up an answer by."""
 
-PATIENT = "1500ms"
+PATIENT = "10s"
 """For what must be counted in Redis, however busy this machine is."""
 
 LIMIT = 40
@@ -62,8 +62,8 @@ class Host:
             addresses=self.addresses,
             state_dir=directory / "state",
             domains_file=directory / "domains",
-            policyd='deadline = "2s"',
-            milter=f'front = "{front}"',
+            policyd='deadline = "30s"',
+            milter=f'front = "{front}"\ndeadline = "60s"',
             rest=f'{CONFIG}url = "{url}"\ntimeout = "{timeout}"\n',
         )
         (directory / "mxweir.toml").write_text(setup.toml())
@@ -158,8 +158,8 @@ def test_a_reset_counter_has_room_again_and_both_milters_tell_who_asks(
     assert main(words) == 0
     assert "pair  2/2  room in " in capsys.readouterr().out
     for host in hosts:
-        assert wait_until(lambda host=host: take(host) == "", 20.0)  # type: ignore[misc]
-    assert wait_until(lambda: redis.cli("ZCARD", "mxweir:top") == 2, 20.0)
+        assert wait_until(lambda host=host: take(host) == "", 60.0)  # type: ignore[misc]
+    assert wait_until(lambda: redis.cli("ZCARD", "mxweir:top") == 2, 60.0)
 
 
 def test_while_redis_is_away_each_milter_counts_by_itself_in_time_and_none_of_it_twice_later() -> None:
@@ -171,7 +171,7 @@ def test_while_redis_is_away_each_milter_counts_by_itself_in_time_and_none_of_it
         assert alone[:LIMIT] == [""] * LIMIT
         assert "limit reply-to" in alone[LIMIT]
         # Redis has the two messages from before, and none of those it was asked about while it was frozen.
-        assert wait_until(lambda: hosts[1].take("claims@prize.example") == "", 30.0)
+        assert wait_until(lambda: hosts[1].take("claims@prize.example") == "", 60.0)
         together = 0
         while hosts[0].take("claims@prize.example") == "" and together < 2 * LIMIT:
             together += 1

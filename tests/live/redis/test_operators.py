@@ -31,7 +31,7 @@ from mxweir_ops.lab.redis import Redis
 from mxweir_ops.lab.redis_topologies import Cluster
 from mxweir_policyd.accesslist import kept, remote
 
-SOON = 20.0
+SOON = 60.0
 """Seconds in which what is told has come everywhere, on a busy machine."""
 
 RULES = """
