@@ -105,6 +105,7 @@ class Limit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._alarm.cancel()
+        del self._alarm  # they know each other: nothing shall be left to the garbage collector
         # Somebody else may have cancelled the task in the same moment: that goes first.
         if (
             self._reached

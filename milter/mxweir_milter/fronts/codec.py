@@ -162,32 +162,32 @@ class CommandReader:
             data = bytes(self._held)
             self._held.clear()
         self._wanted = 4
-        position, end = 0, len(data)
-        while end - position >= 4:
-            (length,) = _LENGTH.unpack_from(data, position)
+        start, end = 4, len(data)  # a packet's letter stands at `start`
+        while start <= end:
+            (length,) = _LENGTH.unpack_from(data, start - 4)
             if not 0 < length <= LARGEST:
                 raise ProtocolError(f"a packet of {length} bytes; 1 to {LARGEST} are allowed")
-            start = position + 4
-            if start + length > end:
+            after = start + length
+            if after > end:
                 self._wanted = 4 + length
                 break
-            position = start + length
-            if length == 2 and data[start:position] == _NOTHING_DEFINED:
-                continue
-            yield parse(data[start], data[start + 1 : position])
-        if position < end:
-            self._held += data[position:]
+            if length != 2 or data[start:after] != _NOTHING_DEFINED:
+                try:
+                    command = _READERS[data[start]](data[start + 1 : after])
+                except (KeyError, ValueError, IndexError):
+                    raise _no_command(data[start], length - 1) from None
+                yield command
+            start = after + 4
+        if start - 4 < end:
+            self._held += data[start - 4 :]
 
 
-def parse(letter: int, data: bytes) -> Command:
-    """One packet's letter and data as a command; raises ProtocolError."""
-    try:
-        return _READERS[letter](data)
-    except KeyError:
-        raise ProtocolError(f"unknown command {bytes([letter])!r}") from None
-    except (ValueError, IndexError):
-        what = f"command {bytes([letter])!r} with {len(data)} bytes of data that do not fit it"
-        raise ProtocolError(what) from None
+def _no_command(letter: int, length: int) -> ProtocolError:
+    """What is wrong with a packet that no reader understands."""
+    shown = bytes([letter])
+    if letter not in _READERS:
+        return ProtocolError(f"unknown command {shown!r}")
+    return ProtocolError(f"command {shown!r} with {length} bytes of data that do not fit it")
 
 
 def _negotiate(data: bytes) -> Negotiate:
