@@ -19,11 +19,12 @@ from mxweir_policyd import worker
 
 
 class Shown(NamedTuple):
-    """Counters, what was passed over, and where they were found."""
+    """Counters, what was passed over, and where they were found; `missed`: not all could be reset."""
 
     uses: list[Use]
     passed_over: list[str]
     source: str
+    missed: bool = False
 
 
 class InProcess:
@@ -49,7 +50,7 @@ class InProcess:
         if missed and not uses:
             raise ServiceError("; ".join(missed))
         passed_over = [line for one in told for line in one.answer["passed_over"]]
-        return Shown(uses, [*passed_over, *missed], _sources(told))
+        return Shown(uses, [*passed_over, *missed], _sources(told), bool(missed))
 
     def top(self, most: int) -> tuple[list[Use], str]:
         """Who uses most of each limit now, exactly."""

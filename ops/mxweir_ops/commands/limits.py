@@ -47,7 +47,7 @@ def show(args: argparse.Namespace) -> int:
 
 
 def forget(args: argparse.Namespace) -> int:
-    """Reset a key, and print what it used."""
+    """Reset a key, and print what it used; status 1 when that was not done everywhere."""
     shown = counters(load(args.config), args.limit).show(args.key, reset=True)
     return _print(args, shown, "reset   what was used until now:")
 
@@ -68,17 +68,18 @@ def most_used(args: argparse.Namespace) -> int:
 
 
 def _print(args: argparse.Namespace, shown: Shown, *done: str) -> int:
+    status = GOOD if shown.uses and not shown.missed else FINDING
     if args.json:
         uses = [each._asdict() for each in shown.uses]
         print(json.dumps({"source": shown.source, "uses": uses, "passed_over": shown.passed_over}))
-        return GOOD if uses else FINDING
+        return status
     for line in shown.passed_over:
         print(f"passed over: {line}", file=sys.stderr)
     if not shown.uses:
         print(f"mxweir limits: no limit counts by a key such as {args.key!r}", file=sys.stderr)
         return FINDING
     print("\n".join([f"source  {shown.source}", *done, "", *_rows(map(_cells, shown.uses))]))
-    return GOOD
+    return status
 
 
 def _cells(used: Use) -> list[str]:
