@@ -36,9 +36,10 @@ def calls(asked: Sequence[Question], batch: int) -> Iterator[bytes]:
     """These questions as Redis takes them, so many in a call."""
     for first in range(0, len(asked), batch):
         together = asked[first : first + batch]
+        shape = together[0].shape
         names, arguments = packed(together)
-        told = arguments_of(together[0].shape, arguments, 0, CHARGE)
-        words = ("EVALSHA", SCRIPT.sha, len(names), *names, *told)
+        keys, told = (*shape.begin, *names), arguments_of(shape, arguments, 0, CHARGE)
+        words = ("EVALSHA", SCRIPT.sha, len(keys), *keys, *told)
         yield hiredis.pack_command(words)  # type: ignore[arg-type] # its stub says one word
 
 

@@ -97,7 +97,7 @@ class InRedis:
         counter = self._shapes.counter_of(*place)
         if counter is None:
             return use(place, 0, 0.0)
-        shape = Shape((counter,), False)
+        shape = Shape((counter,))
         argument = [counter.argument(secrets.token_hex(16), 1.0)] if counter.takes_argument else []
         reply = await client.eval(SCRIPT, [counter.name(place.key)], arguments_of(shape, argument, 0, PEEK))
         [(used, wait)] = read_peek(reply, shape).figures

@@ -18,7 +18,7 @@
 
 local time = redis.call('TIME') local now = time[1] * 1000000 + time[2]
 
-local not_after, mode, lifetime, count = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local not_after, mode, shape = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 if not_after > 0 and now > not_after then
   return {now, 'late'}
 end
@@ -31,21 +31,23 @@ local ROUNDING = 2^-10     -- events that are forgiven: arithmetic.ROUNDING
 local LONGEST = 100 * 366 * 86400 * 1000000
 local MARGIN, SECOND = 10000000, 1000000  -- that a rate's key lives longer; to what its end is rounded up
 local MOST = 4000          -- keys at a time: `unpack` takes no more than 8,000
-local KEYS, call, pack, unpack_struct, floor, format =
-  KEYS, redis.call, struct.pack, struct.unpack, math.floor, string.format
+local HEAD = 3             -- ARGV before the questions' own
+local KEYS, ARGV, call, pack, unpack_struct, floor, ceil, min, format =
+  KEYS, ARGV, redis.call, struct.pack, struct.unpack, math.floor, math.ceil, math.min, string.format
 
 -- The limits: what kind, two figures, whether they only observe, where their argument stands.
 local kinds, firsts, seconds, observes, places = {}, {}, {}, {}, {}
-local plain, arguments, head = true, 0, 4 + 4 * count
+local lifetime, count = unpack_struct('<dd', shape)
+local repeats = lifetime > 0 and 1 or 0
+local plain, arguments = true, repeats
 for i = 1, count do
-  local base = 4 * i
-  local kind, flags = tonumber(ARGV[base + 1]), tonumber(ARGV[base + 4])
-  kinds[i], firsts[i], seconds[i] = kind, tonumber(ARGV[base + 2]), tonumber(ARGV[base + 3])
+  local kind, first, second, flags = unpack_struct('<dddd', shape, 32 * i - 15)
   if kind == RATE then
-    firsts[i] = firsts[i] / 1000000
+    first = first / 1000000
   else
-    seconds[i] = seconds[i] * 1000000
+    second = second * 1000000
   end
+  kinds[i], firsts[i], seconds[i] = kind, first, second
   if kind ~= RATE or flags ~= 0 then plain = false end
   if flags % 2 == 1 then observes[i] = true end
   if flags >= 2 then
@@ -53,24 +55,48 @@ for i = 1, count do
     places[i] = arguments
   end
 end
-local repeats = lifetime > 0 and 1 or 0
-local width = count + repeats
+
+-- By where the key stands.
 local values = {}
 for first = 1, #KEYS, MOST do
-  local some = call('MGET', unpack(KEYS, first, math.min(first + MOST - 1, #KEYS)))
+  local some = call('MGET', unpack(KEYS, first, min(first + MOST - 1, #KEYS)))
   if #KEYS <= MOST then values = some break end
   for k = 1, #some do values[first + k - 1] = some[k] end
+end
+
+-- Rates, each key where it stands first: how many events are in use, until when it lives, whether it is to be
+-- written. `same` has that place for where a key stands again.
+local place_of, same, uses, ends, changed = {}, {}, values, {}, {}
+for base = repeats, #KEYS - 1, count do
+  for i = 1, count do
+    if kinds[i] == RATE then
+      local p = base + i
+      local key = KEYS[p]
+      local before = place_of[key]
+      if before then
+        same[p] = before
+      else
+        local stored, used, at, last = values[p], 0, 0, 0
+        if stored and #stored == 24 then
+          used, at, last = unpack_struct('<ddd', stored)
+          used = used - (now - at) * firsts[i]
+          if used < 0 then used = 0 end
+        end
+        place_of[key], uses[p], ends[p] = p, used, last
+      end
+    end
+  end
 end
 
 local reply = {now}
 local function say(question, limit, used, wait)
   local n = #reply
   reply[n + 1], reply[n + 2] = question, limit
-  reply[n + 3], reply[n + 4] = math.ceil(used - ROUNDING), math.min(math.ceil(wait), LONGEST)
+  reply[n + 3], reply[n + 4] = ceil(used - ROUNDING), min(ceil(wait), LONGEST)
 end
 
--- What is to be written, by key: events in use, parts of a window; by which limit's pace; how long it lives now.
-local rates, windows, limit_of, ends = {}, {}, {}, {}
+-- Windows, by key: their parts; by which limit's pace.
+local windows, limit_of = {}, {}
 
 -- Which part of a window a time (µs) is in. Times are whole, and widths may be rounded: half a µs keeps what is
 -- exactly at the begin of a part in it.
@@ -78,25 +104,23 @@ local function part_of(at, each)
   return floor((at + 0.5) / each)
 end
 
-local function in_use(i, key, stored)
-  local used = rates[key]
-  if used then return used end
-  if not stored or #stored ~= 24 then return 0 end
-  local at
-  used, at, ends[key] = unpack_struct('<ddd', stored)
-  used = used - (now - at) * firsts[i]
-  if used <= 0 then return 0 end
-  if used > seconds[i] + ROUNDING then rates[key], limit_of[key] = seconds[i], i end
-  return math.min(used, seconds[i])
-end
-
-local function ask_rate(i, key, stored, cost)
-  local used = in_use(i, key, stored)
-  local excess = used + cost - seconds[i]
+local function ask_rate(i, p, cost)
+  p = same[p] or p
+  local used, full = uses[p], seconds[i]
+  if used > full then
+    if used > full + ROUNDING then changed[p] = true end
+    used, uses[p] = full, full
+  end
+  local excess = used + cost - full
   if excess <= ROUNDING then return used, 0 end
   -- Not charged, and yet written: at a slower rate than before, it would be gone before it is empty.
-  if used > 0 then rates[key], limit_of[key] = used, i end
+  if used > 0 then changed[p] = true end
   return used, excess / firsts[i]
+end
+
+local function charge_rate(p, cost)
+  p = same[p] or p
+  uses[p], changed[p] = uses[p] + cost, true
 end
 
 -- Parts as {part, count, part, count, ..., total = , changed = }, cut to the width of now. What has left the
@@ -156,7 +180,7 @@ local function micros(number)
 end
 
 local function expiry(at)
-  return format('%d', math.min(at, now + LONGEST) / 1000 + 1)
+  return format('%d', min(at, now + LONGEST) / 1000 + 1)
 end
 
 local function ask_distinct(i, key, value)
@@ -178,7 +202,7 @@ local function ask_distinct(i, key, value)
   if seen and tonumber(seen) > now - seconds[i] then return held, 0 end
   if mode ~= PEEK then call('PEXPIREAT', key, expiry(now + seconds[i])) end
   local oldest = call('ZRANGEBYSCORE', key, '(' .. over, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  return held, math.min(tonumber(oldest[2]), now) + seconds[i] - now
+  return held, min(tonumber(oldest[2]), now) + seconds[i] - now
 end
 
 local function charge_distinct(i, key, value)
@@ -187,28 +211,29 @@ local function charge_distinct(i, key, value)
 end
 
 local function argument_of(question, i)
-  return places[i] and ARGV[head + question * arguments + places[i]]
+  return places[i] and ARGV[HEAD + question * arguments + places[i]]
 end
 
-local function ask(question, i, key, stored)
-  if kinds[i] == DISTINCT then return ask_distinct(i, key, argument_of(question, i)) end
+-- `p` is where the limit's key stands.
+local function ask(question, i, p)
+  if kinds[i] == DISTINCT then return ask_distinct(i, KEYS[p], argument_of(question, i)) end
   local cost = tonumber(argument_of(question, i) or 1)
-  if kinds[i] == WINDOW then return ask_window(i, key, stored, cost) end
-  return ask_rate(i, key, stored, cost)
+  if kinds[i] == WINDOW then return ask_window(i, KEYS[p], values[p], cost) end
+  return ask_rate(i, p, cost)
 end
 
-local function charge(question, i, key, stored)
-  if kinds[i] == DISTINCT then return charge_distinct(i, key, argument_of(question, i)) end
+local function charge(question, i, p)
+  if kinds[i] == DISTINCT then return charge_distinct(i, KEYS[p], argument_of(question, i)) end
   local cost = tonumber(argument_of(question, i) or 1)
-  if kinds[i] == WINDOW then return charge_window(i, key, cost) end
-  rates[key], limit_of[key] = in_use(i, key, stored) + cost, i
+  if kinds[i] == WINDOW then return charge_window(i, KEYS[p], cost) end
+  return charge_rate(p, cost)
 end
 
 -- All limits are asked before any is charged.
 local function decide(question, base)
   local passed = {}
   for i = 1, count do
-    local used, wait = ask(question, i, KEYS[base + i], values[base + i])
+    local used, wait = ask(question, i, base + i)
     if wait > 0 then
       say(question + 1, i, used, wait)
       if not observes[i] then return false end
@@ -217,57 +242,46 @@ local function decide(question, base)
     end
   end
   for _, i in ipairs(passed) do
-    charge(question, i, KEYS[base + i], values[base + i])
+    charge(question, i, base + i)
   end
   return true
 end
 
 -- Where all limits are rates that take one each time and none only observes: the same without a call in between.
-local after = {}
 local function decide_rates(question, base)
   for i = 1, count do
-    local key = KEYS[base + i]
-    local used = rates[key]
-    if not used then
-      local stored = values[base + i]
-      used = 0
-      if stored and #stored == 24 then
-        local before, at, last = unpack_struct('<ddd', stored)
-        ends[key] = last
-        used = before - (now - at) * firsts[i]
-        if used < 0 then used = 0 end
-      end
-    end
-    if used + 1 > seconds[i] + ROUNDING then return decide(question, base) end
-    after[i] = used + 1
+    if uses[same[base + i] or base + i] + 1 > seconds[i] + ROUNDING then return decide(question, base) end
   end
-  for i = 1, count do
-    local key = KEYS[base + i]
-    rates[key], limit_of[key] = after[i], i
+  for p = base + 1, base + count do
+    local first = same[p] or p
+    uses[first], changed[first] = uses[first] + 1, true
   end
   return true
 end
 
 -- A key that lives long enough, and no longer than a new one would, is changed in place and keeps its expiry.
 local expiries = {}
-local function write_rate(key, used)
-  local empty, last = now + math.min(used / firsts[limit_of[key]], LONGEST), ends[key]
-  if last and last >= empty and last <= empty + MARGIN + SECOND then
-    call('SETRANGE', key, '0', pack('<dd', used, now))
+local function write_rate(i, p)
+  local used, last = uses[p], ends[p]
+  local empty = now + min(used / firsts[i], LONGEST)
+  if last >= empty and last <= empty + MARGIN + SECOND then
+    call('SETRANGE', KEYS[p], '0', pack('<dd', used, now))
     return
   end
-  local second = math.ceil((empty + MARGIN) / SECOND)
+  local second = ceil((empty + MARGIN) / SECOND)
   local at = expiries[second]
   if not at then
     at = format('%d000', second)
     expiries[second] = at
   end
-  call('SET', key, pack('<ddd', used, now, second * SECOND), 'PXAT', at)
+  call('SET', KEYS[p], pack('<ddd', used, now, second * SECOND), 'PXAT', at)
 end
 
 local function write()
-  for key, used in pairs(rates) do
-    write_rate(key, used)
+  for base = repeats, #KEYS - 1, count do
+    for i = 1, count do
+      if changed[base + i] then write_rate(i, base + i) end
+    end
   end
   for key, parts in pairs(windows) do
     if parts.changed and #parts == 0 then
@@ -283,14 +297,63 @@ local function write()
   end
 end
 
+-- Repeated questions are known by their marks, which stand in numbered sets. Each takes marks for one lifetime; the
+-- one before it is looked at too, so a mark is known for one lifetime at least, and for two at most. The first key
+-- says which number takes marks now, and until when.
+local known, marks = {}, {}
+local number, last, due
+if repeats == 1 then
+  number, last = 0, 0
+  if values[1] and #values[1] == 16 then number, last = unpack_struct('<dd', values[1]) end
+  due = now > last
+  if due then number = number + 1 end
+end
+
+local function set_of(number)
+  return KEYS[1] .. ':' .. number
+end
+
+local function marks_of(questions)
+  if arguments == 1 then return {unpack(ARGV, HEAD + 1)} end
+  local all = {}
+  for question = 0, questions - 1 do
+    all[question + 1] = ARGV[HEAD + question * arguments + 1]
+  end
+  return all
+end
+
+local function find_known(questions)
+  local all = marks_of(questions)
+  for before = 0, 1 do
+    for k, found in ipairs(call('SMISMEMBER', set_of(number - before), unpack(all))) do
+      if found == 1 then known[all[k]] = true end
+    end
+  end
+end
+
+-- A set that takes its first marks gets its expiry, and the last but one goes, before its own: there may be many
+-- marks in it, and Redis would free them in the midst of its other work.
+local function write_marks()
+  if #marks == 0 then return end
+  call('SADD', set_of(number), unpack(marks))
+  local ahead = lifetime * 1000000
+  if not due and last <= now + ahead then return end
+  call('SET', KEYS[1], pack('<dd', number, now + ahead), 'PXAT', expiry(now + 2 * ahead))
+  if due then
+    call('PEXPIREAT', set_of(number), expiry(now + 2 * ahead))
+    call('UNLINK', set_of(number - 2))
+  end
+end
+
 local function ceiled(number)
-  return math.min(math.ceil(number), LONGEST)
+  return min(ceil(number), LONGEST)
 end
 
 if mode == PEEK then
-  reply[2] = (repeats == 1 and values[1]) and 1 or 0
+  if repeats == 1 then find_known(1) end
+  reply[2] = next(known) and 1 or 0
   for i = 1, count do
-    local used, wait = ask(0, i, KEYS[repeats + i], values[repeats + i])
+    local used, wait = ask(0, i, repeats + i)
     reply[2 * i + 1], reply[2 * i + 2] = ceiled(used - ROUNDING), ceiled(wait)
   end
   return reply
@@ -299,15 +362,15 @@ end
 if mode == APART then
   local key, before = KEYS[1], 0
   if kinds[1] == DISTINCT then before = tonumber(call('ZSCORE', key, argument_of(0, 1)) or 0) end
-  local used, wait = ask(0, 1, key, values[1])
-  if wait <= 0 then charge(0, 1, key, values[1]) end
+  local used, wait = ask(0, 1, 1)
+  if wait <= 0 then charge(0, 1, 1) end
   write()
   return {now, ceiled(used - ROUNDING), ceiled(wait), before}
 end
 
 if mode == GIVE_BACK then
   local key, argument = KEYS[1], argument_of(0, 1)
-  local charged, before = tonumber(ARGV[head + arguments + 1]), tonumber(ARGV[head + arguments + 2])
+  local charged, before = tonumber(ARGV[HEAD + arguments + 1]), tonumber(ARGV[HEAD + arguments + 2])
   if kinds[1] == DISTINCT then
     if tonumber(call('ZSCORE', key, argument) or 0) == charged then
       if before > 0 then
@@ -323,27 +386,24 @@ if mode == GIVE_BACK then
         parts[k + 1], parts.changed = math.max(0, parts[k + 1] - tonumber(argument or 1)), true
       end
     end
-  elseif values[1] then
-    local left = in_use(1, key, values[1]) - tonumber(argument or 1)
-    rates[key], limit_of[key] = left > ROUNDING and left or nil, 1
+  else
+    local left = ask_rate(1, 1, 0) - tonumber(argument or 1)
+    uses[1], changed[1] = left, left > ROUNDING
     if left <= ROUNDING then call('DEL', key) end
   end
   write()
   return reply
 end
 
-local charged = {}
 local answer = plain and decide_rates or decide
-for question = 0, #KEYS / width - 1 do
-  local base = question * width
-  local known = repeats == 1 and (values[base + 1] or charged[KEYS[base + 1]])
-  if not known and answer(question, base + repeats) and repeats == 1 then
-    charged[KEYS[base + 1]] = true
+local questions = (#KEYS - repeats) / count
+if repeats == 1 then find_known(questions) end
+for question = 0, questions - 1 do
+  local mark = repeats == 1 and ARGV[HEAD + question * arguments + 1]
+  if not known[mark] and answer(question, repeats + question * count) and mark then
+    known[mark], marks[#marks + 1] = true, mark
   end
 end
-local forgotten = expiry(now + lifetime * 1000000)
-for key in pairs(charged) do
-  call('SET', key, '', 'PXAT', forgotten)
-end
+write_marks()
 write()
 return reply

@@ -4,12 +4,13 @@ Questions that take part in the same limits at the same paces are of one *shape*
 one call of `limits.lua` answers many of them, and what they share is written
 once. So a call consists of
 
-    KEYS   for each question: what tells a repeated one (where its shape has
-           repeats), then one counter for each limit, in the limits' order
-    ARGV   not after (Redis's µs; 0: whenever), mode, seconds that repeats are known
-           (0: the shape has none), how many limits; for each limit kind, two
-           figures, flags; then, for each question and each limit that takes one,
-           its argument: the cost in bytes, the value to tell from others
+    KEYS   where the shape has repeats, which set of marks is in use; then, for each
+           question, one counter for each limit, in the limits' order
+    ARGV   not after (Redis's µs; 0: whenever), mode; the shape, as doubles: seconds
+           that repeats are known (0: it has none), how many limits, for each limit
+           kind, two figures, flags; then, for each question, the mark by which it is
+           known again (where the shape has repeats), and for each limit that takes
+           one its argument: the cost in bytes, the value to tell from others
 
 and a reply is Redis's time in µs, then four numbers for each limit that refuses, or
 would if it did not only observe: question, limit (both from 1), used, wait in µs.
@@ -21,6 +22,7 @@ Every name of a key begins with the prefix: an ACL of Redis can hold us to it.
 import math
 from collections.abc import Sequence
 from hashlib import blake2b, sha256
+from struct import pack
 from typing import Any, NamedTuple
 
 from mxweir.facts import AnyFacts
@@ -32,7 +34,7 @@ _MOST_KEYS = 500
 """In one call: Lua's `unpack` takes some 8,000 values, and other clients of Redis want their turn."""
 
 REPEATS_SECONDS = 120
-"""For how long a charged question is known again; Postfix repeats one within seconds."""
+"""For how long a charged question is known again at least; Postfix repeats one within seconds."""
 
 CHARGE, PEEK, APART, GIVE_BACK = b"0", b"1", b"2", b"3"
 """What a call does.
@@ -45,7 +47,7 @@ CHARGE, PEEK, APART, GIVE_BACK = b"0", b"1", b"2", b"3"
     give back  takes the charge of such a call back; two more ARGV: its time, and that when
 """
 
-_KINDS = {"rate": b"0", "window": b"1", "distinct": b"2"}
+_KINDS = {"rate": 0, "window": 1, "distinct": 2}
 _OBSERVE, _ARGUMENT = 1, 2
 _MOST_SHAPES = 256
 _MOST_COUNTERS = 10_000
@@ -68,7 +70,7 @@ class Counter:
         kind = "distinct" if limit.value else "window" if limit.rule.window else "rate"
         figures = (pace.rate, pace.burst) if kind == "rate" else (pace.amount, pace.period)
         flags = _OBSERVE * limit.observe + _ARGUMENT * self.takes_argument
-        self.numbers = (_KINDS[kind], *(repr(figure).encode() for figure in figures), b"%d" % flags)
+        self.numbers = pack("<4d", _KINDS[kind], *figures, flags)
 
     def name(self, key: str) -> bytes:
         """The Redis key that counts for a limit's key."""
@@ -84,25 +86,27 @@ class Counter:
 
 
 class Shape:
-    """Limits that questions share, in their order; `repeats`: whether these questions can be told again."""
+    """Limits that questions share, in their order; `seen`: what knows them again, b"" for nothing."""
 
-    __slots__ = ("counters", "each", "numbers", "repeats")
+    __slots__ = ("begin", "counters", "each", "numbers", "repeats")
 
-    def __init__(self, counters: tuple[Counter, ...], repeats: bool) -> None:
+    def __init__(self, counters: tuple[Counter, ...], seen: bytes = b"") -> None:
         self.counters = counters
-        self.repeats = repeats
-        seconds = REPEATS_SECONDS if repeats else 0
-        figures = [number for counter in counters for number in counter.numbers]
-        self.numbers = (b"%d" % seconds, b"%d" % len(counters), *figures)
-        """ARGV from the third on, up to the questions' own."""
-        alone = len(counters) == 1 and not repeats
-        self.each: tuple[Shape, ...] = (self,) if alone else tuple(Shape((one,), False) for one in counters)
+        self.repeats = bool(seen)
+        """Whether these questions can be told again."""
+        self.begin: tuple[bytes, ...] = (seen,) if seen else ()
+        """KEYS before those of the questions."""
+        seconds = REPEATS_SECONDS if seen else 0
+        self.numbers = pack("<2d", seconds, len(counters)) + b"".join(one.numbers for one in counters)
+        """What ARGV has of it."""
+        alone = len(counters) == 1 and not seen
+        self.each: tuple[Shape, ...] = (self,) if alone else tuple(Shape((one,)) for one in counters)
         """Its limits one by one."""
 
     @property
     def most(self) -> int:
         """Questions in one call."""
-        return max(1, min(_MOST_QUESTIONS, _MOST_KEYS // (len(self.counters) + self.repeats)))
+        return max(1, min(_MOST_QUESTIONS, _MOST_KEYS // len(self.counters)))
 
 
 class Question(NamedTuple):
@@ -112,21 +116,21 @@ class Question(NamedTuple):
     keys: tuple[str, ...]
     """As the limits have them, one for each counter of the shape."""
     names: tuple[bytes, ...]
-    """KEYS."""
+    """Its part of KEYS."""
     arguments: tuple[bytes, ...]
-    """Its part of ARGV."""
+    """Its part of ARGV; first, where the shape has repeats, its mark."""
     costs: tuple[float, ...]
     """One for each counter of the shape."""
 
     @property
     def repeat(self) -> bytes | None:
-        """The Redis key by which it is known when it is repeated."""
-        return self.names[0] if self.shape.repeats else None
+        """A Redis key by which it can be known when it is repeated, where there are no sets of marks."""
+        return b"%b:%b" % (*self.shape.begin, self.arguments[0]) if self.shape.repeats else None
 
     def each(self) -> "list[Question]":
         """What it asks, limit by limit."""
-        arguments = iter(self.arguments)
-        rows = zip(self.shape.each, self.keys, self.names[self.shape.repeats :], self.costs, strict=True)
+        arguments = iter(self.arguments[self.shape.repeats :])
+        rows = zip(self.shape.each, self.keys, self.names, self.costs, strict=True)
         return [
             Question(
                 shape,
@@ -178,7 +182,7 @@ class Shapes:
 
     def __init__(self, limits: Limits, prefix: str) -> None:
         self.prefix = prefix.encode()
-        self._seen = self.prefix + b":seen:"
+        self._seen = self.prefix + b":seen"
         self._limits = limits
         self._usual = {limit: self.counter(limit, limit.paces.usual) for limit in limits.limits}
         self._shapes: dict[tuple[tuple[Counter, ...], bool], Shape] = {}
@@ -218,10 +222,10 @@ class Shapes:
         if not asked:
             return None
         shape = self.shape(tuple(asked), bool(facts.instance))
-        names = [counter.name(key) for counter, key in zip(asked, keys, strict=True)]
         if shape.repeats:
-            names.insert(0, self.repeat(facts.instance, facts.state, facts.recipient.given))
-        return Question(shape, tuple(keys), tuple(names), tuple(arguments), tuple(costs))
+            arguments.insert(0, self.mark(facts.instance, facts.state, facts.recipient.given))
+        names = tuple(counter.name(key) for counter, key in zip(asked, keys, strict=True))
+        return Question(shape, tuple(keys), names, tuple(arguments), tuple(costs))
 
     def shape(self, counters: tuple[Counter, ...], repeats: bool) -> Shape:
         """The shape of these counters, the same object each time."""
@@ -231,13 +235,13 @@ class Shapes:
             if len(self._shapes) >= _MOST_SHAPES or self._counters > _MOST_COUNTERS:
                 self._shapes.clear()
                 self._counters = len(counters)
-            found = self._shapes[counters, repeats] = Shape(counters, repeats)
+            found = self._shapes[counters, repeats] = Shape(counters, self._seen if repeats else b"")
         return found
 
-    def repeat(self, instance: bytes, state: bytes, recipient: str) -> bytes:
-        """The Redis key by which a repeated question is known; `instance` is not empty."""
+    def mark(self, instance: bytes, state: bytes, recipient: str) -> bytes:
+        """The mark by which a repeated question is known; `instance` is not empty."""
         told = b"%b\n%b\n%b" % (instance, state, encoded(recipient))
-        return self._seen + blake2b(told, digest_size=16).digest()
+        return blake2b(told, digest_size=12).digest()
 
 
 def encoded(text: str) -> bytes:
@@ -246,14 +250,14 @@ def encoded(text: str) -> bytes:
 
 
 def packed(questions: Sequence[Question]) -> tuple[list[bytes], list[bytes]]:
-    """KEYS of one call, and the questions' part of its ARGV."""
+    """The questions' part of KEYS and of ARGV of one call."""
     names = [name for question in questions for name in question.names]
     return names, [argument for question in questions for argument in question.arguments]
 
 
 def arguments_of(shape: Shape, arguments: Sequence[bytes], not_after: int, mode: bytes) -> list[bytes]:
     """ARGV of one call, of which `arguments` is the questions' part."""
-    return [b"%d" % not_after, mode, *shape.numbers, *arguments]
+    return [b"%d" % not_after, mode, shape.numbers, *arguments]
 
 
 def read_reply(reply: object, shape: Shape, questions: int) -> Reply:

@@ -26,7 +26,7 @@ class Talkers:
         self._waiting: dict[Shape, list[bytes]] = {}
 
     def row(self, shape: Shape, names: Sequence[bytes]) -> None:
-        """Count the questions of a call by its KEYS."""
+        """Count the questions of a call by their part of its KEYS."""
         waiting = self._waiting.get(shape)
         if waiting is None:
             waiting = self._waiting[shape] = []
@@ -55,8 +55,8 @@ class Talkers:
     def _count(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for shape, names in waiting.items():
-            width = len(shape.counters) + shape.repeats
-            for place, counter in enumerate(shape.counters, shape.repeats):
+            width = len(shape.counters)
+            for place, counter in enumerate(shape.counters):
                 self._of(counter.prefix).update(names[place::width])
 
     def _of(self, prefix: bytes) -> Recent:

@@ -69,7 +69,7 @@ class Together:
             then(RedisError("timeout", "it came too late to be done") if answer.late else answer.said)
 
         not_after = self._servers.offset(names[0]).not_after(self._timeout)
-        self._call(names, arguments_of(shape, arguments, not_after, CHARGE), read)
+        self._call(shape, names, arguments_of(shape, arguments, not_after, CHARGE), read)
 
     def peek(self, question: Question, then: Callable[[Peek | RedisError], None]) -> None:
         """Ask what is used; charges nothing."""
@@ -78,9 +78,13 @@ class Together:
             then(readable(read_peek, reply, question.shape))
 
         names, arguments = packed([question])
-        self._call(names, arguments_of(question.shape, arguments, 0, PEEK), read)
+        self._call(question.shape, names, arguments_of(question.shape, arguments, 0, PEEK), read)
 
     def _call(
-        self, names: Sequence[bytes], arguments: Sequence[bytes], then: Callable[[object], None]
+        self,
+        shape: Shape,
+        names: Sequence[bytes],
+        arguments: Sequence[bytes],
+        then: Callable[[object], None],
     ) -> None:
-        self._servers.eval(self._script, names, arguments, then, self._timeout)
+        self._servers.eval(self._script, [*shape.begin, *names], arguments, then, self._timeout)

@@ -10,7 +10,8 @@ by sender, what follows the checks reads:
     key0 = sender.address
     if not key0 or key0 in own0 or key0 in lately0 or key0 in before0:
         return
-    named = repeat(instance, state, recipient.given), prefix0 + key0.encode()
+    named = (prefix0 + key0.encode(), )
+    arguments += (mark(instance, state, recipient.given), )
     names += named
     asked.append(request)
     reply(owe())
@@ -100,7 +101,7 @@ def write_row_express(
 ) -> Express:
     """The express lane that puts questions into a row."""
     names = names_of_checks(folder, access, domains, shared.limits)
-    names |= {"row": row, "owe": row.owe, "repeat": shared.shapes.repeat}
+    names |= {"row": row, "owe": row.owe, "mark": shared.shapes.mark}
     begin = [*_BEGIN]
     each = [f"{ATTRIBUTES} = request", *checks(access), *_TOLD_AGAIN]
     for i, counter in enumerate(row.shape.counters):
@@ -132,13 +133,13 @@ def _key(i: int, counter: Counter) -> list[str]:
 
 
 def _gather(shape: Shape) -> list[str]:
-    named = "".join(f", prefix{i} + key{i}.encode()" for i in range(len(shape.counters)))
+    named = "".join(f"prefix{i} + key{i}.encode(), " for i in range(len(shape.counters)))
     told = [counter.limit.rule.distinct for counter in shape.counters if counter.takes_argument]
     brought = "".join(f"{place(name)}.encode(), " for name in told)
     return [
         # Where a text is no UTF-8, the lane ends here, before anything of its question is put down.
-        f"named = repeat(instance, state, recipient.given){named}",
-        *([f"arguments += ({brought})"] if brought else []),
+        f"named = ({named})",
+        f"arguments += (mark(instance, state, recipient.given), {brought})",
         "names += named",
         "identities.append(identity)",
         "asked.append(request)",

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from struct import iter_unpack
 from typing import Any, cast
 
 import pytest
@@ -59,20 +60,21 @@ class PaperRedis:
             then(RedisError("timeout"))
 
     def _said(self, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
-        lifetime, count = int(args[2]), int(args[3])
-        repeats = int(lifetime > 0)
+        lifetime, of, *limits = (number for (number,) in iter_unpack("<d", args[2]))
+        count, repeats = int(of), int(lifetime > 0)
         reply: list[Any] = [int(self._clock() * 1e6)]
-        for number in range(len(keys) // (count + repeats)):
-            names = keys[number * (count + repeats) :][: count + repeats]
-            if repeats and self.counts[names[0]]:
+        questions = (len(keys) - repeats) // count
+        brought = (len(args) - 3) // questions
+        for number in range(questions):
+            names = list(keys[repeats + number * count :][:count])
+            mark = [keys[0] + b":" + args[3 + number * brought]] if repeats else []
+            if mark and self.counts[mark[0]]:
                 continue
-            full = [
-                i for i in range(count) if self.counts[names[repeats + i]] >= float(args[4 + 4 * i + 1 + 1])
-            ]
+            full = [i for i in range(count) if self.counts[names[i]] >= limits[4 * i + 2]]
             for i in full:
-                reply += [number + 1, i + 1, self.counts[names[repeats + i]], 5_000_000]
+                reply += [number + 1, i + 1, self.counts[names[i]], 5_000_000]
             if not full:
-                self.counts.update(names)
+                self.counts.update(mark + names)
         return reply
 
 

@@ -14,6 +14,7 @@ from mxweir.facts import Facts
 from mxweir.ratelimit.arithmetic import ROUNDING, SLICES
 from mxweir.ratelimit.limits import Limit, Limits, Outcome
 from mxweir.ratelimit.rate import Rate
+from mxweir.ratelimit.shapes import REPEATS_SECONDS
 from mxweir.testing import question
 from mxweir_ops.lab.counted import ERA, FOLDER, Counted
 
@@ -199,6 +200,8 @@ GAPS = st.one_of(
 )
 """Microseconds between two arrivals; a clock may stand still, or be set back."""
 
+LIFETIME = REPEATS_SECONDS * 1_000_000
+
 ARRIVALS = st.lists(
     st.tuples(
         GAPS,
@@ -217,8 +220,9 @@ ARRIVALS = st.lists(
 def test_a_process_redis_and_exact_fractions_say_the_same(counted, rules, arrivals):
     alone, reference = Limits(rules, FOLDER), Reference(rules)
     workers: list[Counted] = [counted(*rules), counted(*rules, empty=False)]
-    now = 86_400_000_000
+    now, passed = 86_400_000_000, 0
     for number, (gap, sender, recipient, size, instance) in enumerate(arrivals):
+        passed += max(0, gap)
         # What a Cluster gave back is forgotten, and a clock that is set back does not bring it back.
         now += max(0, gap) if workers[0].servers.clustered else gap
         facts = question(
@@ -226,7 +230,8 @@ def test_a_process_redis_and_exact_fractions_say_the_same(counted, rules, arriva
             recipient=recipient,
             state="END-OF-MESSAGE",
             size=str(size),
-            instance=f"n{number}" if instance == "new" else instance,
+            # For how long a question is known at least is sure, and no more.
+            instance=instance and f"{instance}.{number if instance == 'new' else passed // LIFETIME}",
         )
         before = deepcopy(reference.counters)
         try:

@@ -107,6 +107,24 @@ def test_a_repeated_question_in_one_row_is_charged_once(rules):
     assert limits.figures(question()) == {"sender": "1/3"}
 
 
+def test_a_charged_question_is_known_for_two_minutes_also_when_the_clock_is_set_back(rules):
+    limits = rules(SENDER.replace("3/minute", "9/day") + "window = true\n").at(1_000_000_000)
+    limits.anew(question(instance="a.b.c"))
+    for second in (1_000, 400, 519, 3, 122):
+        limits.at(second * 1_000_000).anew(question(instance="a.b.c"), question(instance=f"i.{second}"))
+    assert limits.figures(question()) == {"sender": "6/9"}
+    assert limits.servers.keys_without_expiry() == []
+
+
+def test_marks_of_questions_are_in_two_sets_at_most(rules):
+    limits = rules(SENDER.replace("3/minute", "9/day"))
+    for minute in range(9):
+        limits.at(minute * 60_000_000).anew(question(instance=f"i.{minute}"))
+    sets = [key for key in limits.servers.send("KEYS", "mxweir:seen:*") if not limits.servers.clustered]
+    assert len(sets) == (0 if limits.servers.clustered else 2)
+    assert limits.servers.keys_without_expiry() == []
+
+
 def test_a_refused_question_is_asked_again_when_it_comes_again(rules):
     limits = rules(SENDER)
     limits.anew(*[question()] * 3)
