@@ -1,7 +1,9 @@
 """Every change that a milter may ask for, as libmilter writes it, is what `replies` makes: byte for byte."""
 
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +11,7 @@ from mxweir.endpoint import Unix
 from mxweir_milter.fronts import replies
 from mxweir_milter.fronts.options import Action, Options, Stage, Step
 from mxweir_ops.lab.mta import Mta
-from mxweir_ops.lab.place import temporary_directory
+from mxweir_ops.lab.place import connect, temporary_directory
 from mxweir_ops.lab.process import Child
 
 # Asks for one change at the end of each message, the first for the first, and so on.
@@ -83,7 +85,7 @@ def test_every_answer_is_written_as_libmilter_writes_it() -> None:
         listen = directory / "milter"
         child = Child("pymilter", [sys.executable, "-c", MILTER, listen], directory / "log")
         try:
-            child.wait_ready(listen.is_socket, 20)
+            child.wait_ready(lambda: _listens(listen), 20)
             with Mta(Unix(str(listen))) as mta:
                 mta.negotiate()
                 options = Options(6, Action(0x1FF), Step(0))
@@ -97,6 +99,13 @@ def test_every_answer_is_written_as_libmilter_writes_it() -> None:
                     assert bytes(mta.heard) == answer
         finally:
             child.kill()
+
+
+def _listens(path: Path) -> bool:
+    """Its file is there a moment before that."""
+    with suppress(OSError), connect(Unix(str(path))):
+        return True
+    return False
 
 
 def begin(mta: Mta) -> None:
