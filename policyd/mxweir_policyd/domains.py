@@ -50,7 +50,9 @@ class RelayDomains:
         self._postgres = following(config, self._replica, observe, metrics)
         self._told_off = False
         self.changed: Callable[[bool], None] = lambda _: None
-        """Is called when another table is in place, or no source has to be waited for any more."""
+        """Is called when another table is in place, no source is waited for any more, PostgreSQL changed."""
+        if self._postgres is not None:
+            self._postgres.heard = lambda: self.changed(self._replica.pending)
         self._kept = KeptTables(_postfix_tables(config), observe)
         self._gauges(metrics)
 

@@ -30,7 +30,9 @@ class PostgresDomains:
         self.index = Index(here, TableReader(config.state_dir / POSTGRES, RECORDS))
         self._confirmations = Confirmations(_rules(config), self._condition, count)
         self._asker = Asker(postgres, self._confirmations, patience(config), observe)
-        self._keeper = Keeper(_settings(config), observe, self._changed)
+        self._keeper = Keeper(_settings(config), observe, self._heard)
+        self.heard: Callable[[], None] = lambda: None
+        """Is called when the follower has heard of a change: other processes remember, too."""
         self._renewed = asyncio.Event()
 
     async def follow(self) -> None:
@@ -76,6 +78,11 @@ class PostgresDomains:
         if self.index.tick():
             self._confirmations.forget()
 
+    def forget(self) -> None:
+        """Something has changed in PostgreSQL: what was not ours may be."""
+        self.index.tick()
+        self._confirmations.forget()
+
     def describe(self) -> str:
         """In which state the replica is, for people."""
         index, filled = self.index, self.index.progress.filled
@@ -107,9 +114,9 @@ class PostgresDomains:
     def _condition(self) -> Condition:
         return Condition(self.age(), self.index.frozen)
 
-    def _changed(self) -> None:
-        self.index.tick()
-        self._confirmations.forget()
+    def _heard(self) -> None:
+        self.forget()
+        self.heard()
 
 
 def _rules(config: Config) -> Rules:

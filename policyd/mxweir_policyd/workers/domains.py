@@ -55,13 +55,16 @@ class SharedDomains:
             self._postgres.tick()
 
     def changed(self, pending: bool) -> None:
-        """The parent has loaded the file, or put another table in the place of the former one."""
+        """The parent has loaded the file, put another table in place, or heard of a change in PostgreSQL."""
         self._replica.pending = pending
         if self._replica.displaced():
             # Else what is there is just being replaced once more, and the next word comes.
             with contextlib.suppress(ReplicaError):
                 self._replica.reopen()
-        self.tick()
+        if self._postgres is None:
+            self._replica.tick()
+        else:
+            self._postgres.forget()
 
     def take(self, config: Config) -> None:
         """Take a new configuration."""

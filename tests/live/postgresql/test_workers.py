@@ -1,7 +1,7 @@
 """Worker processes beside PostgreSQL: one follower keeps the replica, and each worker asks it."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 
 import pytest
@@ -11,6 +11,7 @@ from mxweir_ops.lab.host import PATIENCE, Host, add, prepare, remove
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import wait_until
 from mxweir_ops.lab.redis import Redis
+from mxweir_policyd.relaydomains.mirror import Mirror
 
 
 @pytest.fixture
@@ -20,7 +21,8 @@ def host(database: str) -> Iterator[Host]:
         made = Host(
             directory,
             database,
-            domains=f'max_shrink = "100%"\n[redis]\nurl = "{redis.unix_url}"\ntimeout = "2s"\n',
+            domains='max_shrink = "100%"\nunknown_for = "5m"\n'
+            f'[redis]\nurl = "{redis.unix_url}"\ntimeout = "2s"\n',
         )
         lines = made.config_file.read_text()
         made.config_file.write_text(lines.replace("[policyd]\n", '[policyd]\nworkers = 2\ndeadline = "5s"\n'))
@@ -54,3 +56,17 @@ def test_one_follower_serves_all_workers_and_each_confirms_what_is_new(host: Hos
     assert wait_until(partial(host.is_at, "following"), PATIENCE)
     assert len(host._followers()) == 1
     assert len(host.workers) == 2
+
+
+def test_a_notification_clears_what_each_worker_remembers_as_unknown_also_while_the_replica_is_frozen(
+    host: Host, database: str
+) -> None:
+    assert host.follows()
+    with closing(Mirror(host.state)) as mirror:
+        mirror.freeze(1.0)
+    assert host.is_at("frozen")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(PolicyClient(host.addresses.policy)) for _ in range(2)]
+        assert [answer(client, "new.example") for client in clients] == ["550", "550"]
+        add(database, "new.example")
+        assert all(becomes(client, "new.example", "450") for client in clients)
