@@ -15,6 +15,12 @@ from mxweir_policyd.protocol import Attributes
 from mxweir_policyd.shared.pipeline import SharedPipeline
 from mxweir_policyd.shared.row import Row
 
+_AT_A_TIME = 16
+"""Requests that are gathered before Redis is asked: it begins with them while we gather the next ones.
+
+In one call, Redis and this process would each wait for the other to be done with all of them.
+"""
+
 
 class SharedAnswerer(Answerer):
     """Sends the questions of one turn together; each answer is owed until Redis has spoken."""
@@ -23,6 +29,12 @@ class SharedAnswerer(Answerer):
 
     def answer(self, requests: Sequence[Attributes]) -> Sequence[bytes | Owed]:
         """The replies to requests that came in together."""
+        if len(requests) <= _AT_A_TIME:
+            return self._answer(requests)
+        parts = (requests[first : first + _AT_A_TIME] for first in range(0, len(requests), _AT_A_TIME))
+        return [reply for part in parts for reply in self._answer(part)]
+
+    def _answer(self, requests: Sequence[Attributes]) -> Sequence[bytes | Owed]:
         pipeline = self.pipeline
         if not pipeline.shared.available:
             return super().answer(requests)

@@ -192,6 +192,20 @@ def test_questions_that_come_together_travel_in_one_call():
     assert len(stand.redis.waiting) == 1
 
 
+def test_redis_is_asked_about_the_first_of_many_while_the_last_are_still_gathered():
+    stand = Stand(limit("sender", '"sender"', "9/minute"))
+    gather, under_way = stand.pipeline.gather, []
+
+    def watched(requests: Any, replies: Any, now: float) -> None:
+        under_way.append(len(stand.redis.waiting))
+        gather(requests, replies, now)
+
+    stand.pipeline.gather = watched
+    requests = [REQUEST._replace(sender=b"s%d@a.example" % i, instance=b"%d" % i) for i in range(40)]
+    assert stand.answer(*requests) == [PASSED] * 40
+    assert under_way == [0, 1, 2]
+
+
 def test_more_questions_than_a_call_may_carry_make_several():
     stand = Stand(limit("sender", '"sender"', "9/minute"))
     requests = [REQUEST._replace(sender=b"s%d@a.example" % i, instance=b"%d" % i) for i in range(1000)]
