@@ -8,6 +8,7 @@ dict and to remove it. An alarm goes off up to a slot late, and never early.
 
 import asyncio
 from collections.abc import Callable
+from heapq import heappop, heappush
 from types import TracebackType
 from typing import cast
 
@@ -39,6 +40,8 @@ class Alarms:
 
     def __init__(self) -> None:
         self._slots: dict[int, dict[Alarm, None]] = {}
+        self._numbers: list[int] = []
+        """Those of the slots, as a heap."""
         self._timer: asyncio.TimerHandle | None = None
         self._first = 0
         """The slot that the timer is set to."""
@@ -50,6 +53,7 @@ class Alarms:
         slot = self._slots.get(number)
         if slot is None:
             slot = self._slots[number] = {}
+            heappush(self._numbers, number)
             if self._timer is None or number < self._first:
                 self._set(loop, number)
         return Alarm(call, slot)
@@ -66,10 +70,12 @@ class Alarms:
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         last = max(self._first, int(loop.time() / _SLOT))
-        due = [self._slots.pop(number) for number in sorted(self._slots) if number <= last]
+        due = []
+        while self._numbers and self._numbers[0] <= last:
+            due.append(self._slots.pop(heappop(self._numbers)))
         self._timer = None
-        if self._slots:
-            self._set(loop, min(self._slots))
+        if self._numbers:
+            self._set(loop, self._numbers[0])
         for slot in due:
             for alarm in tuple(slot):
                 if alarm in slot:  # one before it may have taken it back
