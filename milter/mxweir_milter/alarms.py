@@ -3,7 +3,8 @@
 A timer of its own for each message costs the loop more than the message's place in
 a table here: alarms are kept in slots of a few milliseconds, and the loop's timer is
 set to the first slot. To set an alarm, and to take it back, is to put it into a
-dict and to remove it. An alarm goes off up to a slot late, and never early.
+dict and to remove it. An alarm goes off up to a slot late by the loop's clock, and
+never early.
 """
 
 import asyncio

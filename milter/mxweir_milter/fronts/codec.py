@@ -146,7 +146,8 @@ class CommandReader:
     """Makes commands of bytes, however they are cut; holds at most one packet that is not whole."""
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._held: list[bytes] = []  # put together once: a large message comes in many pieces
+        self._size = 0
         self._wanted = 4
         """Bytes until there is anything new to be understood."""
 
@@ -156,11 +157,12 @@ class CommandReader:
         Raises ProtocolError in the place where the protocol is left.
         """
         if self._held:
-            self._held += data
-            if len(self._held) < self._wanted:
+            self._hold(data)
+            if self._size < self._wanted:
                 return
-            data = bytes(self._held)
+            data = b"".join(self._held)
             self._held.clear()
+            self._size = 0
         self._wanted = 4
         start, end = 4, len(data)  # a packet's letter stands at `start`
         while start <= end:
@@ -179,7 +181,11 @@ class CommandReader:
                 yield command
             start = after + 4
         if start - 4 < end:
-            self._held += data[start - 4 :]
+            self._hold(data[start - 4 :])
+
+    def _hold(self, piece: bytes) -> None:
+        self._held.append(piece)
+        self._size += len(piece)
 
 
 def _no_command(letter: int, length: int) -> ProtocolError:
