@@ -106,7 +106,7 @@ class Shape:
     @property
     def most(self) -> int:
         """Questions in one call."""
-        return max(1, min(_MOST_QUESTIONS, _MOST_KEYS // len(self.counters)))
+        return max(1, min(_MOST_QUESTIONS, _MOST_KEYS // max(1, len(self.counters))))
 
 
 class Question(NamedTuple):

@@ -196,3 +196,7 @@ def test_of_shapes_as_large_as_messages_make_them_few_are_remembered():
         counters = (by.counter(limit, limit.paces.usual),) * number
         assert by.shape(counters, True) is by.shape(counters, True)
         assert sum(len(shape.counters) for shape in by._shapes.values()) <= 10_000
+
+
+def test_a_shape_without_any_limit_has_room_for_questions_too() -> None:
+    assert Shape(()).most > 1
