@@ -29,7 +29,8 @@ local PARTS = 60           -- of a window: arithmetic.SLICES
 local LATE = 0.999         -- of a part, when it is told by its time: memory._LATE
 local ROUNDING = 2^-10     -- events that are forgiven: arithmetic.ROUNDING
 local LONGEST = 100 * 366 * 86400 * 1000000
-local MARGIN, SECOND = 10000000, 1000000  -- that a rate's key lives longer; to what its end is rounded up
+local SECOND = 1000000     -- to which the end of a rate's key is rounded up
+local MARGIN, AGAIN = 10 * SECOND, 60 * SECOND  -- that it lives longer: a new one, one that is charged again
 local MOST = 4000          -- keys at a time: `unpack` takes no more than 8,000
 local HEAD = 3             -- ARGV before the questions' own
 local KEYS, ARGV, call, pack, unpack_struct, floor, ceil, min, format =
@@ -264,11 +265,11 @@ local expiries = {}
 local function write_rate(i, p)
   local used, last = uses[p], ends[p]
   local empty = now + min(used / firsts[i], LONGEST)
-  if last >= empty and last <= empty + MARGIN + SECOND then
+  if last >= empty and last <= empty + AGAIN + SECOND then
     call('SETRANGE', KEYS[p], '0', pack('<dd', used, now))
     return
   end
-  local second = ceil((empty + MARGIN) / SECOND)
+  local second = ceil((empty + (last > 0 and AGAIN or MARGIN)) / SECOND)
   local at = expiries[second]
   if not at then
     at = format('%d000', second)
