@@ -6,6 +6,7 @@ from mxweir.testing import question
 from mxweir_ops.lab.counted import CLOCK, ERA, Counted, Direct
 
 SENDER = '[[limit]]\nname = "sender"\nkey = "sender"\nrate = "3/minute"\n'
+DAILY = SENDER.replace("3/minute", "9/day") + "window = true\n"
 MAILBOX = '[[limit]]\nname = "mailbox"\nkey = "recipient"\nrate = "5/minute"\n'
 QUOTA = '[[limit]]\nname = "quota"\nkey = "recipient"\nrate = "5/minute"\nwindow = true\n'
 FANOUT = '[[limit]]\nname = "fanout"\nkey = "recipient"\nrate = "2/hour"\ndistinct = "sender"\n'
@@ -108,7 +109,7 @@ def test_a_repeated_question_in_one_row_is_charged_once(rules):
 
 
 def test_a_charged_question_is_known_for_two_minutes_also_when_the_clock_is_set_back(rules):
-    limits = rules(SENDER.replace("3/minute", "9/day") + "window = true\n").at(1_000_000_000)
+    limits = rules(DAILY).at(1_000_000_000)
     limits.anew(question(instance="a.b.c"))
     for second in (1_000, 400, 519, 3, 122):
         limits.at(second * 1_000_000).anew(question(instance="a.b.c"), question(instance=f"i.{second}"))
@@ -116,8 +117,23 @@ def test_a_charged_question_is_known_for_two_minutes_also_when_the_clock_is_set_
     assert limits.servers.keys_without_expiry() == []
 
 
+def test_a_question_is_known_while_others_are_remembered_in_the_next_set(rules):
+    limits = rules(DAILY)
+    for second, instance in ((0, "i.0"), (119, "a.b.c"), (121, "i.1"), (238, "a.b.c")):
+        limits.at(second * 1_000_000).anew(question(instance=instance))
+    assert limits.figures(question()) == {"sender": "3/9"}
+
+
+def test_a_question_is_forgotten_after_four_minutes_also_when_the_clock_was_set_back(rules):
+    limits = rules(DAILY)
+    for second, instance in ((1000, "a.b.c"), (0, "i.0"), (121, "i.1"), (242, "i.2"), (243, "a.b.c")):
+        limits.at(second * 1_000_000).anew(question(instance=instance))
+    # In a Cluster each has a key of its own, whose life is not of the clock that is set by hand.
+    assert limits.figures(question()) == {"sender": "4/9" if limits.servers.clustered else "5/9"}
+
+
 def test_marks_of_questions_are_in_two_sets_at_most(rules):
-    limits = rules(SENDER.replace("3/minute", "9/day"))
+    limits = rules(DAILY)
     for minute in range(9):
         limits.at(minute * 60_000_000).anew(question(instance=f"i.{minute}"))
     sets = [key for key in limits.servers.send("KEYS", "mxweir:seen:*") if not limits.servers.clustered]
