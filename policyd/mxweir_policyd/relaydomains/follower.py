@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import pbkdf2_hmac
 from pathlib import Path
 from random import random
 from typing import Any, TypeVar
@@ -45,6 +46,14 @@ _MANY = 500
 _RESTS = 4
 """A comparison rests this many times as long as it works."""
 
+_PROBE = 20_000
+"""Rounds of a hash, some 8 ms: less would be done within the first turn that a thread gets."""
+
+_PROMPT = 0.05
+"""Seconds in which these are done where processors have time."""
+
+_INSTANT = 0.005
+"""Seconds below which a wait was none: what it tells may be as old as the wait before it."""
 
 T = TypeVar("T")
 
@@ -99,15 +108,26 @@ class _Aside:
 
     A process of lower priority would not do. It keeps its turn when an answering
     process wakes, which was seen to cost 4 ms; one that idles leaves at once. But
-    on a host whose processors are all taken, what idles hardly runs: so single
-    changes have no part in it.
+    on a host whose processors are all taken, what idles hardly runs, and a change
+    behind it was seen to wait for half a minute. So it first shows that it gets on.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, initializer=_idle)
+        self._probe: Future[bytes] | None = None
 
     def __call__(self, work: Callable[[], T]) -> T:
-        return self._thread.submit(work).result()
+        return self._thread.submit(work).result() if self._gets_on() else work()
+
+    def _gets_on(self) -> bool:
+        if self._probe is None or self._probe.done():
+            # Does not hold the interpreter's lock, which the other thread would wait for.
+            self._probe = self._thread.submit(pbkdf2_hmac, "sha256", b"", b"", _PROBE)
+        try:
+            self._probe.result(_PROMPT)
+        except TimeoutError:
+            return False
+        return True
 
 
 def _idle() -> None:
@@ -147,17 +167,19 @@ class _Connection:
             self._follow(follower, source, notified)
 
     def _follow(self, follower: Follower, source: Source, notified: bool) -> None:
-        looked = time.monotonic()
+        looked = heard = time.monotonic()
         poll = self._settings.postgres.poll if notified else _TURN
         while True:
+            began = time.monotonic()
             poked = _wait(source, self._rest or _TURN, notified)
+            now = time.monotonic()
+            heard, since = now, heard if now - began < _INSTANT else now
             self._tell(None)
             self._mirror.check_place()
-            now = time.monotonic()
             if poked or now - looked >= poll or self._mirror.frozen() != (self._state is Following.FROZEN):
                 time.sleep(max(0.0, looked + _BREATH - now))
                 looked = time.monotonic()
-                self._catch_up(follower, now if poked else None)
+                self._catch_up(follower, since if poked else None)
             self._compare(follower)
 
     def _catch_up(self, follower: Follower, poked: float | None) -> None:
@@ -213,7 +235,7 @@ def _audited(source: Source, settings: Postgres) -> str:
 
 
 def _end_with_stdin() -> None:
-    while sys.stdin.buffer.read(4096):
+    while os.read(sys.stdin.fileno(), 4096):  # no lock of stdin's is held, which an end by an error wants
         pass
     os._exit(0)  # at whatever instant: LMDB has the state before a transaction or the one behind it
 

@@ -51,7 +51,7 @@ def request(domain: str) -> bytes:
 
 def lookup(host: Host, question: str) -> str:
     """What the map server says."""
-    with connect(host.addresses.maps, 5.0) as client, client.makefile("rb") as stream:
+    with connect(host.addresses.maps, 60.0) as client, client.makefile("rb") as stream:
         client.sendall(b"%d:%s," % (len(question), question.encode()))
         length = b""
         while (byte := stream.read(1)) != b":":
@@ -70,11 +70,11 @@ def test_a_known_domain_passes_and_one_that_postgresql_has_not_is_refused(host: 
 def test_a_domain_that_is_added_is_ours_and_one_that_is_removed_is_not(host: Host, dsn: str) -> None:
     assert host.ask("new.example") == "550"
     add(dsn, "new.example")
-    assert host.comes_to("DUNNO", "new.example", 5.0)
+    assert host.comes_to("DUNNO", "new.example")
     remove(dsn, "one.example")
-    assert host.comes_to("550", "one.example", 5.0)
-    assert host.metric("mxweir_relay_replica_lag_seconds") < 5.0
-    assert wait_until(lambda: host.metric("mxweir_relay_domains") == 3.0, 10.0)
+    assert host.comes_to("550", "one.example")
+    assert host.metric("mxweir_relay_replica_lag_seconds") < PATIENCE  # it would have been an hour
+    assert wait_until(lambda: host.metric("mxweir_relay_domains") == 3.0, PATIENCE)
 
 
 def test_a_notification_clears_what_is_remembered_as_unknown_also_while_the_replica_is_frozen(
@@ -87,7 +87,7 @@ def test_a_notification_clears_what_is_remembered_as_unknown_also_while_the_repl
         assert host.is_at("frozen")
         assert host.ask("new.example") == "550"
         add(dsn, "new.example")
-        assert host.comes_to("450", "new.example", 5.0)
+        assert host.comes_to("450", "new.example")
 
 
 def test_behind_many_changes_the_next_are_taken_over_where_nobody_else_wants_the_processor(
@@ -98,7 +98,8 @@ def test_behind_many_changes_the_next_are_taken_over_where_nobody_else_wants_the
     assert set(policies(host.follower)) == {os.SCHED_OTHER}
     add(dsn, "next.example")
     assert wait_until(lambda: host.metric("mxweir_relay_domains") == 1004.0, PATIENCE)
-    assert sorted(policies(host.follower)) == [*[os.SCHED_OTHER] * 2, os.SCHED_IDLE]
+    assert wait_until(lambda: os.SCHED_IDLE in policies(host.follower), PATIENCE)
+    assert policies(host.follower).count(os.SCHED_IDLE) == 1
 
 
 def policies(process: int) -> list[int]:
