@@ -28,7 +28,7 @@ from mxweir_ops.lab.process import LabError, Server
 __all__ = ["HostileEngine", "Manner"]
 
 _BACKLOG = 1024
-_FULL_MILLISECONDS = 50
+_FULL_MILLISECONDS = 250
 """A connection on loopback that is not made within this has met a full backlog."""
 
 
@@ -97,11 +97,11 @@ class HostileEngine(Server):
         if self._thread.is_alive():
             self._wait_for(self._close())
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
+            self._thread.join(60)
 
     def _wait_for(self, done: Coroutine[Any, Any, None]) -> None:
         if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(done, self._loop).result(10)
+            asyncio.run_coroutine_threadsafe(done, self._loop).result(60)
         else:
             done.close()
 

@@ -7,8 +7,10 @@ that what Postfix's mail looks like to it can be compared.
 
 It starts in about a second. What usually takes it twenty is the list of public
 suffixes that it compiles into a pattern at each first start; this one has the few
-that tests use. Its name server answers nothing, and a question is given up after a
-twentieth of a second.
+that tests use. Its name server takes questions and answers none, and each is given
+up after a twentieth of a second. A port that nobody has would not do: now and then
+Rspamd meets the refusal of one question when it asks the next, which it then drops,
+so that the same message got other symbols.
 """
 
 import http.client
@@ -49,7 +51,7 @@ options {{
     hs_cache_dir = "{home}/data/";
     allow_raw_input = true;
     history_rows = 1;
-    dns {{ nameserver = ["127.0.0.1:9"]; timeout = 0.05s; retransmits = 1; sockets = 1; }}
+    dns {{ nameserver = ["127.0.0.1:{names}"]; timeout = 0.05s; retransmits = 1; sockets = 1; }}
 }}
 logging {{ type = "console"; level = "notice"; }}
 worker "normal" {{ bind_socket = "{scans}"; count = {workers}; }}
@@ -82,11 +84,15 @@ class Rspamd(Freezable):
         self.milter = Unix(str(self.directory / "milter"))
         self._rules = rules
         self._workers = workers
+        self._names: socket.socket | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers; LabError says why it does not."""
         rspamd = program("rspamd", "rspamd")
-        self._lay_out()
+        if self._names is None:
+            self._names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._names.bind(("127.0.0.1", 0))
+        self._lay_out(self._names.getsockname()[1])
         argv: list[str | Path] = [
             rspamd,
             "--no-fork",
@@ -100,6 +106,13 @@ class Rspamd(Freezable):
         self._child = Child("rspamd", argv, self.directory / "log", env)
         self._child.wait_ready(self.answers, _START_SECONDS)
 
+    def stop(self) -> None:
+        """Stop it, and its name server."""
+        super().stop()
+        if self._names is not None:
+            self._names.close()
+            self._names = None
+
     def answers(self) -> bool:
         """Whether all its workers are there and the scanning one answers `/ping`."""
         with suppress(OSError, http.client.HTTPException):
@@ -108,7 +121,7 @@ class Rspamd(Freezable):
             return _get(connect(self.endpoint, 1.0), "/ping") == b"pong\r\n"
         return False
 
-    def _lay_out(self) -> None:
+    def _lay_out(self, names: int) -> None:
         data, override = self.directory / "data", self.directory / "local" / "override.d"
         for directory in (data, override):
             directory.mkdir(parents=True, exist_ok=True)
@@ -124,6 +137,7 @@ class Rspamd(Freezable):
             guarded=_bind(self.guarded),
             milter=_bind(self.milter),
             password=PASSWORD,
+            names=names,
             workers=self._workers,
         )
         (self.directory / "rspamd.conf").write_text(text)
