@@ -29,7 +29,7 @@ def run(config: Path, stdout: int, *words: str, **environment: str) -> subproces
         check=False,
         stdout=stdout,
         stderr=subprocess.PIPE,
-        timeout=30,
+        timeout=120,
         env={key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | environment,
     )
 
@@ -141,7 +141,7 @@ def test_a_name_of_bytes_that_are_no_text_is_shown_and_no_fault_of_ours(config: 
         argv,
         check=False,
         capture_output=True,
-        timeout=30,
+        timeout=120,
         env={"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8:strict"},
     )
     assert (done.returncode, done.stdout, done.stderr) == (1, b"\\udcff.example: not ours\n", b"")

@@ -16,6 +16,7 @@ from mxweir_ops.checkup import CHECKS, sockets, tables
 from mxweir_ops.checkup.finding import Host
 from mxweir_ops.checkup.sockets import check as check_sockets
 from mxweir_ops.cli import main
+from mxweir_ops.lab.place import temporary_directory
 from mxweir_policyd.relaydomains.mirror import Mirror
 from mxweir_policyd.relaydomains.replica import Replica
 
@@ -164,13 +165,11 @@ def test_an_answer_is_looked_at(file, tmp_path, answer, finding):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a socket away")
-def test_a_socket_that_a_user_may_not_use_is_told_with_the_place_that_keeps_it_out(tmp_path):
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.name.startswith(("pytest-", "popen-", "test_")):
-            directory.chmod(0o711)
-    place, path = tmp_path / "place", tmp_path / "place" / "policy"
-    place.mkdir(mode=0o750)
-    with socket.socket(socket.AF_UNIX) as listener:
+def test_a_socket_that_a_user_may_not_use_is_told_with_the_place_that_keeps_it_out():
+    # Not below pytest's directory, which each pytest that begins shuts for others.
+    with temporary_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
+        place, path = directory / "place", directory / "place" / "policy"
+        place.mkdir(mode=0o750)
         listener.bind(str(path))
         path.chmod(0o660)
         told = sockets.kept_out("nobody", path)
@@ -179,7 +178,7 @@ def test_a_socket_that_a_user_may_not_use_is_told_with_the_place_that_keeps_it_o
         assert sockets.kept_out("nobody", path).startswith(f"{path} has the mode 0660")
         os.chown(path, -1, NOGROUP)
         assert sockets.kept_out("nobody", path) == ""
-    assert sockets.kept_out("nobody", tmp_path / "none") == sockets.kept_out("no such user", path) == ""
+        assert sockets.kept_out("nobody", directory / "none") == sockets.kept_out("no such user", path) == ""
 
 
 def test_postfix_is_told_apart_from_whoever_asks(doctor, monkeypatch):

@@ -316,7 +316,7 @@ def test_it_reads_stdin_and_the_environment_as_a_command(place: Place) -> None:
         input=format_request(USUAL | {"recipient": "x@foreign.example"}),
         check=False,
         capture_output=True,
-        timeout=30,
+        timeout=120,
         env={"MXWEIR_CONFIG": str(place.config)},
     )
     assert (done.returncode, done.stderr) == (0, b"")

@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from mxweir_ops.lab.place import temporary_directory
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
 
@@ -13,16 +16,16 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
-    """A state directory that belongs to somebody else, who can go there."""
-    for directory in tmp_path.parents:
-        if directory.name.startswith(("pytest-", "popen-")):
-            directory.chmod(0o711)
-    tmp_path.chmod(0o711)
-    state = tmp_path / "state"
-    state.mkdir()
-    os.chown(state, NOBODY, NOBODY)
-    return state
+def state() -> Iterator[Path]:
+    """A state directory that belongs to somebody else, who can go there.
+
+    Not below pytest's, which each pytest that begins shuts for others.
+    """
+    with temporary_directory() as directory:
+        state = directory / "state"
+        state.mkdir()
+        os.chown(state, NOBODY, NOBODY)
+        yield state
 
 
 def mxweir(state: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -30,7 +33,7 @@ def mxweir(state: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     config = state.parent / "mxweir.toml"
     config.write_text(f'state_dir = "{state}"\n[domains]\nfile = "{state.parent}/domains"\n')
     command = [sys.executable, "-P", "-m", "mxweir_ops", *map(str, words), "--config", str(config)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
 
 def test_the_table_that_root_makes_belongs_to_the_owner_of_its_directory(state: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_domain_of_the_file_that_a_reload_names_is_not_refused_before_it_is_lo
     class Slow(DomainsFile):
         def load(self, replica: Replica, observe: Callable[..., None]) -> bool:
             loading.set()
-            assert go_on.wait(30)
+            assert go_on.wait(90)
             return super().load(replica, observe)
 
     def config(file: Path) -> Config:
@@ -119,7 +119,7 @@ def test_a_domain_of_the_file_that_a_reload_names_is_not_refused_before_it_is_lo
         domains.changed = told.append
         with patch("mxweir_policyd.domains.DomainsFile", Slow):
             taking = asyncio.ensure_future(domains.take(config(other)))
-            assert await asyncio.to_thread(loading.wait, 30)
+            assert await asyncio.to_thread(loading.wait, 90)
         before = [domains.table.find(name).state for name in asked]
         go_on.set()
         await taking

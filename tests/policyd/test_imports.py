@@ -32,14 +32,15 @@ def loaded(own: "Policyd", *without: str) -> set[str]:
     verb = ["policyd", "--config", str(own.config_file)]
     argv = [sys.executable, "-P", "-c", WITHOUT, ",".join(without), *verb]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as daemon:
-        assert wait_until(lambda: own.page("/readyz")[0] == 200, 20)
+        assert wait_until(lambda: own.page("/readyz")[0] == 200, 60)
         with own.client() as half:
             half.send(b"request=smtpd_access_policy\n")
-            assert own.ask(recipient="x@foreign.example").startswith("550")
+            # Until the domains file is loaded, nobody is refused for good.
+            assert wait_until(lambda: own.ask(recipient="x@foreign.example").startswith("550"), 60)
             daemon.send_signal(signal.SIGTERM)
             half.send(b"protocol_state=RCPT\n\n")
             assert half.answer() == "DUNNO"
-        printed, _ = daemon.communicate(timeout=20)
+        printed, _ = daemon.communicate(timeout=60)
     assert daemon.returncode == 0
     return set(printed.split())
 

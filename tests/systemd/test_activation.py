@@ -24,7 +24,7 @@ REQUEST = (
     b"sender=a@sender.example\nrecipient=b@example.org\n\n"
 )
 ANSWER = b"action=DUNNO\n\n"
-PATIENCE = 15.0
+PATIENCE = 90.0
 """Seconds until a silent daemon is a fault; nothing here takes one."""
 
 

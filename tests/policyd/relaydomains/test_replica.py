@@ -409,7 +409,7 @@ def test_another_process_takes_the_word_that_the_table_is_whole_at_its_next_tick
         mended.add(records("example.org").values(), FROM_COMMAND)
         assert mended.state("d1.example") is State.FAILED
         with another_process("replica.accept()", tmp_path) as command:
-            assert command.wait(30) == 0
+            assert command.wait(90) == 0
         mended.tick()
         assert mended.state("d1.example") is State.NOT_OURS
 
@@ -461,7 +461,7 @@ def test_another_table_in_its_place_is_taken_and_written_by_everybody_from_then_
         assert replica.succeed(replica.successor())
         assert not replica.displaced()
         with another_process("replica.add([Record('new.example')], FROM_COMMAND)", tmp_path) as command:
-            assert command.wait(30) == 0
+            assert command.wait(90) == 0
         asked = ("old0.example", "old8.example", "new.example", "now.example")
         assert [replica.state(name) for name in asked] == [State.OURS] * 3 + [State.NOT_OURS]
 
@@ -553,7 +553,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     directory = tmp_path / "disk"
     directory.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(directory)]
-    done = subprocess.run(mount, check=False, capture_output=True, text=True, timeout=10)
+    done = subprocess.run(mount, check=False, capture_output=True, text=True, timeout=60)
     if done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     try:
@@ -562,7 +562,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
             (directory / "ballast").write_bytes(bytes(1_000_000))
         yield directory
     finally:
-        subprocess.run(["umount", "--lazy", str(directory)], check=True, timeout=10)
+        subprocess.run(["umount", "--lazy", str(directory)], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("free", [0, 1, 8, 16, 17])
@@ -577,7 +577,7 @@ for attempt in range(2):
 """
     with another_process(code, full_disk.parent / "elsewhere") as starting:
         told = [hear(starting), hear(starting)]
-        assert starting.wait(30) == 0
+        assert starting.wait(90) == 0
     assert told == [f"{full_disk}/state/domains.lmdb: cannot be opened: No space left on device\n"] * 2
 
 
