@@ -45,7 +45,11 @@ reason = "never confirmed its addresses"
 format = "json"
 """
 
+POLICYD = 'deadline = "10s"'
+"""With it Postfix's own timeout: past that, on a busy machine, it would go on without our answer."""
+
 MILTER = """\
+deadline = "60s"
 tag_at = 5.0
 quarantine_at = 30.0
 reject_at = 100.0
@@ -118,7 +122,7 @@ def database(postgresql: PostgreSQL) -> str:
 @pytest.fixture(scope="session")
 def stack(place: Path, spamd: Spamd) -> Iterator[Stack]:
     """The one that most tests share; no test may stop it or change its configuration."""
-    plan = Plan(engine=spamd.endpoint, domains=DOMAINS, milter=MILTER, rest=RULES)
+    plan = Plan(engine=spamd.endpoint, domains=DOMAINS, policyd=POLICYD, milter=MILTER, rest=RULES)
     with Stack(place, plan) as server:
         yield server
 
@@ -127,7 +131,7 @@ def stack(place: Path, spamd: Spamd) -> Iterator[Stack]:
 def libmilter_stack(spamd: Spamd) -> Iterator[Stack]:
     """The same with libmilter's front."""
     milter = f'front = "libmilter"\n{MILTER}'
-    plan = Plan(engine=spamd.endpoint, domains=DOMAINS, milter=milter, rest=RULES)
+    plan = Plan(engine=spamd.endpoint, domains=DOMAINS, policyd=POLICYD, milter=milter, rest=RULES)
     with temporary_directory() as directory, Stack(directory, plan) as server:
         yield server
 

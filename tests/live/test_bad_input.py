@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,8 @@ HALF = format_request(USUAL)[:-20]
 def test_nonsense_closes_its_own_connection_and_no_other(policyd: Policyd, data: bytes) -> None:
     with PolicyClient(policyd.addresses.policy) as other, PolicyClient(policyd.addresses.policy) as client:
         assert other.ask(instance="nonsense.1") == "DUNNO"
-        client.send(data)
+        with suppress(ConnectionError):  # it is closed before all of that is read
+            client.send(data)
         assert client.is_closed()
         assert other.ask(instance="nonsense.1") == "DUNNO"
     assert policyd.daemon.wait_for(event="policy protocol error")
@@ -128,7 +130,7 @@ def test_bytes_that_are_no_text_are_answered_and_forge_no_log_line(policyd: Poli
     with PolicyClient(policyd.addresses.policy) as client:
         client.send(format_request(USUAL).replace(b"bert@sender.example", sender))
         assert client.answer() == "DUNNO"
-    assert wait_until(lambda: len(policyd.daemon.log().splitlines()) > before, 5)
+    assert wait_until(lambda: len(policyd.daemon.log().splitlines()) > before, 30)
     line = policyd.daemon.log().splitlines()[-1]
     assert line.isprintable()
     assert line.startswith("{")
@@ -171,13 +173,15 @@ def test_a_domains_file_that_lost_most_of_its_lines_is_refused_until_somebody_sa
     new_policyd: Callable[..., Policyd],
 ) -> None:
     policyd = new_policyd(domains="".join(f"d{number}.example\n" for number in range(100)))
-    policyd.domains.write_text("d0.example\n")
+    new = policyd.directory / "new"
+    new.write_text("d0.example\n")
+    new.rename(policyd.domains)  # written in place, it is empty for an instant
     assert "99 of 100" in policyd.daemon.wait_for(event="domains file refused")["detail"]
     assert policyd.ask(recipient="anna@d99.example") == "DUNNO"
     accept = command("domains", policyd.daemon.config_file, "verify", "--accept")
-    accepted = subprocess.run(accept, check=True, capture_output=True, text=True, timeout=30)
+    accepted = subprocess.run(accept, check=True, capture_output=True, text=True, timeout=120)
     assert "1 in the table" in accepted.stdout
-    assert wait_until(lambda: policyd.ask(recipient="anna@d99.example").startswith("550"), 5)
+    assert wait_until(lambda: policyd.ask(recipient="anna@d99.example").startswith("550"), 30)
     assert policyd.ask(recipient="anna@d0.example") == "DUNNO"
 
 
@@ -219,7 +223,7 @@ def test_a_full_disk_under_the_state_directory_stops_no_answer_and_is_told(
     policyd.domains.write_text("".join(f"d{number}.example\n" for number in range(20_000)) + "example.org\n")
     policyd.daemon.wait_for(event="domains file not loaded", level="error")
     assert policyd.ask(recipient="anna@example.org", instance="2") == "DUNNO"
-    assert policyd.daemon.child.stop(10) == 0
+    assert policyd.daemon.child.stop(60) == 0
     ballast.unlink()
     policyd.daemon.start()
     assert policyd.ask(recipient="anna@example.org", instance="3") == "DUNNO"

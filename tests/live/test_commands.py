@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -35,8 +35,9 @@ class Running:
         """The process id of the child that runs a daemon."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in map(int, children):
-            if verb in Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0"):
-                return pid
+            with suppress(OSError):  # it is gone
+                if verb in Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0"):
+                    return pid
         return None
 
     def ready(self, *pages: Inet) -> bool:
@@ -52,7 +53,7 @@ def started(arguments: list[str], directory: Path) -> Iterator[Running]:
         if running.process.poll() is None:
             running.process.terminate()
             try:
-                running.process.wait(30)
+                running.process.wait(90)
             except subprocess.TimeoutExpired:
                 running.process.kill()
 
@@ -62,7 +63,7 @@ def test_the_demonstration_shows_six_messages_each_with_its_answer_and_the_rule_
 ) -> None:
     env = os.environ | {"TMPDIR": str(place)}
     demo = [*MXWEIR, "demo", "--json"]
-    done = subprocess.run(demo, check=False, capture_output=True, text=True, timeout=90, env=env)
+    done = subprocess.run(demo, check=False, capture_output=True, text=True, timeout=240, env=env)
     if "not installed" in done.stderr or "needs root" in done.stderr:
         pytest.skip(done.stderr.strip())
     assert (done.returncode, done.stderr) == (0, "")
@@ -93,12 +94,12 @@ def test_the_demonstration_stops_everything_when_it_is_interrupted(place: Path, 
     with (tmp_path / "output").open("wb") as output:
         demo = subprocess.Popen([*MXWEIR, "demo"], stdout=output, stderr=output, process_group=0, env=env)
     assert wait_until(
-        lambda: demo.poll() is not None or b"1. accepted" in (tmp_path / "output").read_bytes(), 60
+        lambda: demo.poll() is not None or b"1. accepted" in (tmp_path / "output").read_bytes(), 120
     )
     demo.terminate()
-    demo.wait(40)
+    demo.wait(120)
     assert not list(place.glob("mxweir-*"))
-    assert processes_with(str(place) + "/mxweir-") == []
+    assert wait_until(lambda: processes_with(str(place) + "/mxweir-") == [], 30)
 
 
 def processes_with(text: str) -> list[str]:
@@ -117,7 +118,7 @@ def processes_with(text: str) -> list[str]:
 def test_a_development_run_says_where_it_listens_serves_there_and_stops_cleanly(tmp_path: Path) -> None:
     home = tmp_path / "development"
     with started([*MXWEIR, "run", "--development", str(home)], tmp_path) as running:
-        assert wait_until(lambda: running.ready(*PAGES), 60)
+        assert wait_until(lambda: running.ready(*PAGES), 90)
         told = running.stdout.read_text()
         for line in (
             "inet:127.0.0.1:10040",
@@ -131,7 +132,7 @@ def test_a_development_run_says_where_it_listens_serves_there_and_stops_cleanly(
             assert client.ask(recipient="anna@example.org") == "DUNNO"
             assert client.ask(recipient="dave@elsewhere.example").startswith("550 5.7.1")
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(30) == 0
+        assert running.process.wait(90) == 0
     assert "Traceback" not in running.stderr.read_text()
     assert (home / "state").is_dir()
 
@@ -146,17 +147,17 @@ def test_a_daemon_that_is_killed_under_mxweir_run_comes_back_while_the_other_ser
     stack.write_config()
     pages = (stack.addresses.policyd_http, stack.addresses.milter_http)
     with started(command("run", stack.config_file), tmp_path) as running:
-        assert wait_until(lambda: running.ready(*pages), 30)
+        assert wait_until(lambda: running.ready(*pages), 90)
         policyd, milter = running.child("policyd"), running.child("milter")
         assert policyd is not None
         os.kill(policyd, signal.SIGKILL)
-        assert wait_until(lambda: running.child("policyd") not in (None, policyd), 10)
-        assert wait_until(lambda: running.ready(*pages), 30)
+        assert wait_until(lambda: running.child("policyd") not in (None, policyd), 60)
+        assert wait_until(lambda: running.ready(*pages), 90)
         with PolicyClient(stack.addresses.policy) as client:
             assert client.ask() == "DUNNO"
         assert running.child("milter") == milter
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(30) == 0
+        assert running.process.wait(90) == 0
     log = running.stderr.read_text()
     assert log.count("policyd ended") == 1
     assert "SIGKILL" in log
@@ -165,7 +166,7 @@ def test_a_daemon_that_is_killed_under_mxweir_run_comes_back_while_the_other_ser
 def test_mxweir_run_refuses_a_broken_configuration_with_all_its_mistakes(tmp_path: Path) -> None:
     config = tmp_path / "mxweir.toml"
     config.write_text('state_dri = "/x"\n\n[milter]\ndeadline = "soon"\n')
-    done = subprocess.run(command("run", config), check=False, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command("run", config), check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "state_dir" in done.stderr
     assert "deadline" in done.stderr

@@ -23,7 +23,7 @@ from mxweir_ops.lab.place import free_port, temporary_directory
 from mxweir_ops.lab.rspamd import PASSWORD, Rspamd
 from mxweir_ops.lab.spamd import Spamd
 
-SLACK = 5.0
+SLACK = 20.0
 """Seconds that a busy machine may need beyond a deadline."""
 
 RSPAMD_RULES = """\
@@ -152,16 +152,18 @@ async def test_while_one_is_frozen_the_other_answers_within_the_deadline_and_the
         made, recorder = scanner(table("spamd", spamd.endpoint), table("rspamd", rspamd.endpoint), breaker)
 
         async def scan() -> Result:
-            return await made.scan(asked(letters.GTUBE), Deadline.after(3.0))
+            return await made.scan(asked(letters.GTUBE), Deadline.after(8.0))
 
         spamd.freeze()
         began = time.monotonic()
         results = await asyncio.gather(scan(), scan(), scan())
-        assert time.monotonic() - began < 3.0 + SLACK
+        assert time.monotonic() - began < 8.0 + SLACK
         assert {result.engine for result in results} == {"rspamd"}
         assert made.lanes[0].gate.breaker.state is State.OPEN
         assert (await scan()).engine == "rspamd"
         spamd.thaw()
+        # A probe that took long is a scan, and the breaker stays open.
+        await until(lambda _: made.lanes[0].gate.breaker.state.value == "closed", scan)
         await until(lambda result: result.engine == "spamd", scan)
     assert [event.state for event in recorder.events if isinstance(event, Switched)] == ["open", "closed"]
 

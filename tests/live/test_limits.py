@@ -56,9 +56,9 @@ def test_a_recipient_that_is_asked_about_in_two_restriction_lists_is_counted_onc
     new_stack: Callable[..., Stack], sender: str
 ) -> None:
     stack = new_stack()
-    service = f"check_policy_service {{ {stack.addresses.policy}, policy_context=%s, timeout=2s }}"
+    service = f"check_policy_service {{ {stack.addresses.policy}, policy_context=%s, timeout=20s }}"
     # Two service strings are two connections: Postfix asks the same question twice.
-    twice = ", ".join([service % "limits", service.replace("2s", "3s") % "limits"])
+    twice = ", ".join([service % "limits", service.replace("20s", "30s") % "limits"])
     stack.mx.reload({"smtpd_recipient_restrictions": twice})
     codes = [send(stack.port, sender, ["anna@example.org"], letter()).last.code for _ in range(BURST + 1)]
     assert codes == [250] * BURST + [550]

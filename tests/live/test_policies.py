@@ -177,7 +177,7 @@ def test_a_domain_has_its_spam_held(send, mx: Stack) -> None:
     before = mx.mx.queued()["hold"]
     sent = send(7.0, "a@held.example")
     assert sent.outcome.accepted
-    assert wait_until(lambda: mx.mx.queued()["hold"] == before + 1, 10)
+    assert wait_until(lambda: mx.mx.queued()["hold"] == before + 1, 60)
     assert (sent.log["policy"], sent.log["outcome"]) == ("held", "quarantined")
 
 
@@ -222,5 +222,5 @@ def test_what_becomes_of_unscanned_mail_is_a_setting_of_each_domain(
     finally:
         engine.manner = Manner.PROMPT
     assert sent.outcome.data.code == code
-    assert wait_until(lambda: mx.mx.queued()["hold"] == before + held, 10)
+    assert wait_until(lambda: mx.mx.queued()["hold"] == before + held, 60)
     assert sent.log["outcome"] == "unscanned"

@@ -37,7 +37,7 @@ def reloaded(stack: Stack, rest: str) -> None:
     stack.write_config(rest)
     before = len(stack.policyd.records(event="configuration reloaded"))
     stack.policyd.reload()
-    assert wait_until(lambda: len(stack.policyd.records(event="configuration reloaded")) > before, 10)
+    assert wait_until(lambda: len(stack.policyd.records(event="configuration reloaded")) > before, 60)
 
 
 def test_a_new_limit_is_in_force_at_once_on_a_connection_that_was_open_before(

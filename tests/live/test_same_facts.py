@@ -158,7 +158,7 @@ def send_all(port: int) -> None:
 
 def ours(engine: str, endpoint: Endpoint, settings: Mapping[str, str]) -> Plan:
     """A stack with this engine alone, that scans everybody's mail."""
-    milter = 'skip = []\nmax_scan_size = "1MiB"'
+    milter = 'skip = []\nmax_scan_size = "1MiB"\ndeadline = "60s"'
     return Plan(engine=endpoint, engine_type=engine, milter=milter, settings=settings)
 
 
@@ -169,7 +169,7 @@ Seen = Mapping[str, tuple[float, Mapping[str, str]]]
 def delivered(mx: Postfix) -> Seen:
     """What stands in X-Spam-Status of what was delivered."""
     total = sum(case.recipients for case in CASES.values())
-    assert wait_until(lambda: len(list((mx.maildir.path / "new").glob("*"))) >= total, 60)
+    assert wait_until(lambda: len(list((mx.maildir.path / "new").glob("*"))) >= total, 240)
     found = {}
     for delivery in mx.maildir.deliveries():
         number = re.search(rb"^Delivered-To: m(\d+)-0@", delivery.raw, re.MULTILINE)
@@ -204,10 +204,13 @@ def rspamd(settings: Mapping[str, str]) -> Iterator[tuple[Seen, Seen]]:
         server = stack.enter_context(Rspamd(directory, lines_of_rspamd(directory)))
         with Postfix(directory, {**settings, "smtpd_milters": str(server.milter)}) as mx:
             send_all(mx.port)
+        # A line may be written after its answer.
+        assert wait_until(lambda: set(logged(server.log())) == set(CASES), 60)
         theirs = logged(server.log())
         length = len(server.log())
         with Stack(second, ours("rspamd", server.endpoint, settings)) as mxweir:
             send_all(mxweir.port)
+        assert wait_until(lambda: set(logged(server.log()[length:])) == set(CASES), 60)
         yield theirs, logged(server.log()[length:])
 
 

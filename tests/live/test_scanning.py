@@ -54,7 +54,7 @@ def test_mail_over_the_second_threshold_waits_in_the_hold_queue(scanning: Stack,
     message_id = new_message_id()
     before = scanning.mx.queued()["hold"]
     assert send(scanning.port, sender, [ANNA], letter("mxweir-lab-quarantine", message_id)).accepted
-    assert wait_until(lambda: scanning.mx.queued()["hold"] == before + 1, 10)
+    assert wait_until(lambda: scanning.mx.queued()["hold"] == before + 1, 60)
     assert scanning.milter.wait_for(event="scan", sender=sender)["outcome"] == "quarantined"
     assert not scanning.maildir.find(message_id)
 

@@ -39,7 +39,7 @@ format = "json"
 SETTINGS = 'workers = 2\ndeadline = "5s"'
 """The deadline, and with it Postfix's, is for a busy machine: each message has to be counted."""
 
-SLACK = 30.0
+SLACK = 90.0
 CLIENTS = 3
 
 
@@ -111,7 +111,7 @@ def counted(stack: Stack) -> int:
 
 def replaced(stack: Stack, times: int) -> bool:
     """Whether so many workers were replaced."""
-    return len(stack.policyd.records(event="worker replaced")) == times
+    return len(stack.policyd.records(event="worker replaced")) >= times
 
 
 def test_workers_that_are_killed_in_the_midst_of_questions_cost_no_message_and_count_each_once(

@@ -56,7 +56,7 @@ class Client:
         address: str | None = STRANGER,
         helo: str = "mail.sender.example",
         login: str = "",
-        seconds: float = 30.0,
+        seconds: float = 120.0,
         name: str = "",
     ):
         self._smtp = smtplib.SMTP("127.0.0.1", port, local_hostname=helo, timeout=seconds)
