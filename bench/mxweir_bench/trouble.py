@@ -86,8 +86,10 @@ def part(built: Tools, directory: Path, seconds: float, storm: int) -> Part:
             target_session_attrs="read-write",
         )
         lagging = conninfo.make_conninfo(dsn, host=str(standby.directory), port=standby.port)
-        host = stack.enter_context(Host(directory / "trouble-host", both, _QUICK, log=_QUIET))
-        behind = stack.enter_context(Host(directory / "trouble-behind", lagging, _QUICK, log=_QUIET))
+        host = stack.enter_context(Host(directory / "trouble-host", both, _QUICK, log=_QUIET, policyd=""))
+        behind = stack.enter_context(
+            Host(directory / "trouble-behind", lagging, _QUICK, log=_QUIET, policyd="")
+        )
         for follower in (host.follower, behind.follower):
             os.sched_setaffinity(follower, everywhere)
         kinds: list[tuple[str, Host, Begin]] = [

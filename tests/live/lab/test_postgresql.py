@@ -24,7 +24,7 @@ def test_frozen_it_answers_nothing_and_killed_it_comes_back_with_what_was_commit
         server.freeze()
         assert not server.answers()
         server.thaw()
-        assert server.answers()
+        assert wait_until(server.answers, 60)
         server.kill()
         assert not server.answers()
         server.start()
@@ -34,7 +34,7 @@ def test_frozen_it_answers_nothing_and_killed_it_comes_back_with_what_was_commit
 def test_a_standby_follows_and_takes_over_when_it_is_promoted(directory):
     with PostgreSQL(directory) as primary, Standby(directory, primary) as standby:
         primary.execute("CREATE TABLE t AS SELECT 1 AS a")
-        assert wait_until(standby.caught_up, 30)
+        assert wait_until(standby.caught_up, 90)
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             standby.execute("INSERT INTO t VALUES (2)")
         primary.kill()

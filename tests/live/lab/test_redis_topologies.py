@@ -8,10 +8,10 @@ from mxweir_ops.lab.redis_topologies import Cluster, Watched
 def test_sentinels_replace_a_master_that_was_killed_by_its_replica():
     with temporary_directory() as directory, Watched(directory) as watched:
         watched.master.cli("SET", "key", 1)
-        assert wait_until(lambda: watched.replica.cli("GET", "key") == b"1", 10)
+        assert wait_until(lambda: watched.replica.cli("GET", "key") == b"1", 60)
         watched.master.kill()
         assert wait_until(lambda: watched.sentinels[0].chosen() == watched.replica.inet, 60)
-        assert wait_until(lambda: watched.replica.info("replication")["role"] == "master", 10)
+        assert wait_until(lambda: watched.replica.info("replication")["role"] == "master", 60)
 
 
 def test_a_cluster_serves_all_slots_and_a_replica_takes_over_from_its_master():

@@ -15,7 +15,7 @@ HAM = b"Subject: x\r\n\r\nGood morning\r\n"
 def check(endpoint, message, **headers):
     """Status and answer of /checkv2."""
     client = http.client.HTTPConnection("localhost")
-    client.sock = connect(endpoint, 10)
+    client.sock = connect(endpoint, 60)
     try:
         client.request("POST", "/checkv2", message, headers)
         response = client.getresponse()
@@ -39,7 +39,7 @@ def test_one_of_its_doors_wants_the_password(rspamd):
 
 
 def test_its_milter_accepts_connections(rspamd):
-    connect(rspamd.milter, 5).close()
+    connect(rspamd.milter, 60).close()
 
 
 def test_rules_of_a_test_go_over_the_shipped_ones_and_it_serves_on_a_port():
@@ -53,6 +53,6 @@ def test_rules_of_a_test_go_over_the_shipped_ones_and_it_serves_on_a_port():
             with pytest.raises(TimeoutError):
                 client.recv(1)
             rspamd.thaw()
-            client.settimeout(20)
+            client.settimeout(60)
             assert client.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
     assert not rspamd.answers()

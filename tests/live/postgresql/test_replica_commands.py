@@ -73,7 +73,7 @@ def test_losses_that_are_held_go_when_they_are_accepted(host: Host, run: Run, ds
     status, told = run("verify", "--accept")
     assert (status, told) == (0, "5 removed, which were held; 5 domains, as PostgreSQL has them\n")
     assert host.comes_to("550", ALL[0])
-    assert wait_until(lambda: host.metric("mxweir_relay_replica_held") == 0.0, 10.0)
+    assert wait_until(lambda: host.metric("mxweir_relay_replica_held") == 0.0, PATIENCE)
 
 
 @pytest.mark.parametrize("restarted", [False, True])

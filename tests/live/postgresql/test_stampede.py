@@ -54,7 +54,7 @@ async def test_fifty_hosts_come_back_spread_over_time_and_all_of_them(server: Po
         for _ in range(HOSTS)
     ]
     tasks = [asyncio.ensure_future(asker.run()) for asker in askers]
-    await until(lambda: len(connected(server)) == HOSTS)
+    await until(lambda: len(connected(server)) >= HOSTS)
     await asyncio.to_thread(server.stop)
     await until(lambda: all(asker.away for asker in askers))
     await asyncio.sleep(5)  # an outage, in which each tries several times

@@ -13,6 +13,7 @@ from mxweir_ops.lab.postgresql import PostgreSQL
 from mxweir_ops.lab.process import wait_until
 from mxweir_ops.lab.stack import Stack
 
+PATIENT = 'deadline = "3s"'
 ONCE = {"smtpd_recipient_restrictions": ""}
 MORE = """\
 INSERT INTO mxweir.domains (name, next_hop, include_subdomains, enabled) VALUES
@@ -52,7 +53,7 @@ def codes(stack: Stack, *recipients: str) -> list[int]:
 def test_what_postgresql_knows_passes_through_all_that_dies_and_nothing_foreign_does(
     new_stack: Callable[..., Stack], server: PostgreSQL, dsn: str
 ) -> None:
-    stack = new_stack(domains="", milter="", rest=rest(dsn), settings=ONCE)
+    stack = new_stack(domains="", milter="", policyd=PATIENT, rest=rest(dsn), settings=ONCE)
     known = ["anna@ours.example", "anna@hop.example", "anna@leaf.tree.example"]
     assert codes(stack, *known) == [250, 250, 250]
     assert codes(stack, "anna@foreign.example", "anna@off.example", "anna@a.off.example") == [550, 550, 550]
@@ -83,7 +84,7 @@ def test_what_postgresql_knows_passes_through_all_that_dies_and_nothing_foreign_
 def test_by_socketmap_too_what_postgresql_knew_passes_while_it_is_dead_whoever_sends(
     new_stack: Callable[..., Stack], server: PostgreSQL, dsn: str
 ) -> None:
-    stack = new_stack(domains="", milter="", rest=rest(dsn), settings=ONCE, own_tables=False)
+    stack = new_stack(domains="", milter="", policyd=PATIENT, rest=rest(dsn), settings=ONCE, own_tables=False)
     assert wait_until(lambda: answer(stack, "anna@ours.example").code == 250, PATIENCE)
     assert codes(stack, "anna@leaf.tree.example", "anna@foreign.example") == [250, 550]
     server.kill()
@@ -102,7 +103,9 @@ def test_a_restriction_that_resolves_senders_wants_tables_of_postfixs_own(
 ) -> None:
     """By socketmap it hears that a stranger's domain may be ours, and defers what is sent to anybody."""
     settings = ONCE | {"smtpd_sender_restrictions": "reject_unlisted_sender"}
-    stack = new_stack(domains="", milter="", rest=rest(dsn), settings=settings, own_tables=own_tables)
+    stack = new_stack(
+        domains="", milter="", policyd=PATIENT, rest=rest(dsn), settings=settings, own_tables=own_tables
+    )
     assert wait_until(lambda: answer(stack, "anna@ours.example").code == 250, PATIENCE)
     server.kill()
     stack.policyd.wait_for(event="PostgreSQL cannot be asked")

@@ -87,7 +87,7 @@ def test_a_change_pokes_and_is_found_by_its_time(view: Source, customer: psycopg
     view.listen()
     point = view.point()
     customer.execute("INSERT INTO customers.domains (domain) VALUES ('new.example')")
-    assert view.wait(30)
+    assert view.wait(90)
     assert "new.example" in of(row for batch in view.changes(point) for row in batch)
 
 

@@ -23,9 +23,8 @@ def host(database: str) -> Iterator[Host]:
             database,
             domains='max_shrink = "100%"\nunknown_for = "5m"\n'
             f'[redis]\nurl = "{redis.unix_url}"\ntimeout = "2s"\n',
+            policyd='workers = 2\ndeadline = "5s"',
         )
-        lines = made.config_file.read_text()
-        made.config_file.write_text(lines.replace("[policyd]\n", '[policyd]\nworkers = 2\ndeadline = "5s"\n'))
         with made:
             yield made
 
