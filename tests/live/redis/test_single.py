@@ -30,7 +30,7 @@ async def test_calls_that_go_out_together_have_their_own_replies(redis, connecte
 async def test_the_database_of_the_url_is_used(redis, connected):
     asker = await connected(f"{redis.url}/1")
     await asker.eval("here")
-    assert redis.info("keyspace") == {"db1": "keys=1,expires=0,avg_ttl=0"}
+    assert redis.info("keyspace")["db1"].startswith("keys=1,expires=0,")  # newer ones say more
 
 
 async def test_a_script_that_redis_forgot_is_loaded_again_and_no_caller_notices(redis, connected):
