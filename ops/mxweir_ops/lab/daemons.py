@@ -181,7 +181,7 @@ class Daemon(Server):
         lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [line for line in lines if fields.items() <= line.items()]
 
-    def wait_for(self, seconds: float = 30.0, **fields: object) -> dict[str, Any]:
+    def wait_for(self, seconds: float = 90.0, **fields: object) -> dict[str, Any]:
         """The last such line, once there is one; TimeoutError when there is none in that many seconds."""
         if not wait_until(lambda: bool(self.records(**fields)), seconds):
             raise TimeoutError(f"mxweir {self.verb} logged no line with {fields}")
