@@ -78,9 +78,7 @@ def test_the_policy_daemon_with_all_its_processes_and_backends(directory: Path, 
     tables = PostfixMaps(directory / "tables")
     with Redis(directory) as redis:
         domains = f'postfix_lmdb = "{directory}/tables"\n[redis]\nurl = "{redis.unix_url}"\ntimeout = "2s"\n'
-        host = Host(directory, database, domains=domains + RULES)
-        lines = host.config_file.read_text()
-        host.config_file.write_text(lines.replace("[policyd]\n", '[policyd]\nworkers = 2\ndeadline = "5s"\n'))
+        host = Host(directory, database, domains=domains + RULES, policyd='workers = 2\ndeadline = "5s"')
         host.manager = Confined(POLICYD)
         with host:
             assert host.follows()
