@@ -101,10 +101,10 @@ def test_the_deadline_runs_from_the_end_of_the_message():
     setting.monotonic.advance(60.0)
     wanted = setting.content()
     assert isinstance(wanted, Wanted)
-    assert wanted.deadline.at == 160.0 + 3.0 - 0.05
+    assert wanted.deadline.at == 160.0 + 3.0 - 0.1
 
 
-@pytest.mark.parametrize(("deadline", "scanning"), [(0.1, 0.0975), (2.0, 1.95), (8.0, 7.95), (240.0, 239.95)])
+@pytest.mark.parametrize(("deadline", "scanning"), [(0.1, 0.095), (2.0, 1.9), (8.0, 7.9), (240.0, 239.9)])
 def test_scanning_ends_so_early_that_the_answer_is_there_by_the_deadline(deadline, scanning):
     setting = Setting(deadline=deadline)
     setting.envelope()
