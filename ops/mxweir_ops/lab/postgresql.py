@@ -49,9 +49,8 @@ class PostgreSQL(Server):
 
     It listens on a unix socket in its directory and on 127.0.0.1. `settings` are
     lines of postgresql.conf that go over the lab's. Everybody needs a password;
-    the superuser's is PASSWORD. One that is `aside` has the last processor, and of
-    that the time that nobody else wants: where speed is measured, it stands for one
-    on another host.
+    the superuser's is PASSWORD. One that is `aside` has the last processor, and no
+    other: where speed is measured, it stands for one on another host.
     """
 
     def __init__(
@@ -239,8 +238,7 @@ def _as_user(argv: Sequence[str | Path]) -> list[str | Path]:
 
 
 def _last_processor() -> list[str | Path]:
-    pinned: list[str | Path] = [program("taskset", "util-linux"), "--cpu-list"]
-    return [*pinned, str(max(os.sched_getaffinity(0))), program("chrt", "util-linux"), "--idle", "0"]
+    return [program("taskset", "util-linux"), "--cpu-list", str(max(os.sched_getaffinity(0)))]
 
 
 def _give(path: Path) -> None:
