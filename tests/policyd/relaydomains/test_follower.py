@@ -15,13 +15,14 @@ def policy() -> int:
 
 def test_work_that_can_wait_is_done_with_the_time_that_nobody_wants(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "_PROMPT", 60.0)
-    assert (_Aside()(policy), policy()) == (os.SCHED_IDLE, os.SCHED_OTHER)
+    ours = policy()  # which a test before may have changed
+    assert (_Aside()(policy), policy()) == (os.SCHED_IDLE, ours)
 
 
 def test_where_there_is_no_such_time_it_is_done_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "_PROMPT", 0.0)
     monkeypatch.setattr(follower, "_PROBE", 2_000_000)
-    assert _Aside()(policy) == os.SCHED_OTHER
+    assert _Aside()(policy) == policy() != os.SCHED_IDLE
 
 
 def test_an_error_of_the_work_reaches_whoever_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
