@@ -1,6 +1,6 @@
 """Measure mxweir: its policy daemon against a no-op server in C, its milter against other milters.
 
-    make bench                                   everything, about fifteen minutes
+    make bench                                   everything, more than half an hour
     make bench ARGS="--only rates --quick"
     make bench ARGS="--json result.json"
 

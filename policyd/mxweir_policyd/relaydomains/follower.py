@@ -121,8 +121,9 @@ class _Aside:
 
     def _gets_on(self) -> bool:
         if self._probe is None or self._probe.done():
-            # Does not hold the interpreter's lock, which the other thread would wait for.
-            self._probe = self._thread.submit(pbkdf2_hmac, "sha256", b"", b"", _PROBE)
+            # Does not hold the interpreter's lock, which the other thread would wait for; of a length that an
+            # OpenSSL in FIPS mode takes, too.
+            self._probe = self._thread.submit(pbkdf2_hmac, "sha256", bytes(16), bytes(16), _PROBE)
         try:
             self._probe.result(_PROMPT)
         except TimeoutError:
