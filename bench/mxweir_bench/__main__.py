@@ -137,7 +137,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> tuple[dict[str, An
         "open": lambda: openloop.part(built, directory, seconds, rounds),
         "flood": lambda: flood.part(built, directory),
         "fleet": lambda: fleet.part(built, directory, rounds),
-        "trouble": lambda: trouble.part(built, directory, seconds, 1_000 if options.quick else 100_000),
+        "trouble": lambda: trouble.part(built, directory, seconds / 2, 1_000 if options.quick else 100_000),
         "workers": lambda: workers.part(built, directory, seconds, rounds, unix=unix),
     }
     parts = {name: run[name]() for name in PARTS if name in (options.only or PARTS)}

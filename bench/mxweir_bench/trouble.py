@@ -8,15 +8,18 @@ domains that nobody has, so that confirmation is tried all the time. Before each
 trouble the host has recovered from the one before.
 
 PostgreSQL has the last processor, for elsewhere it has a host of its own: what it
-works on in a storm of changes is not to be taken for what the lookups wait for. The
-daemon and the load have the others, and the follower's process has all.
+works on in a storm of changes is not to be taken for what the lookups wait for. So
+has who changes it, and who asks about unknown domains. The daemon and the load have
+the others, and the follower's process has all.
 """
 
 import itertools
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +46,8 @@ _PACE = 2_000
 """Questions a second, a tenth of what one worker answers: the slowest hundredth of a run are some hundred."""
 
 _RUNS = 5
+_EPISODES = 3
+"""What stops this machine for some milliseconds stops it for minutes: so each trouble comes three times."""
 
 _PAUSE = 0.2
 """Seconds between two questions about unknown domains.
@@ -57,12 +62,12 @@ Begin = Callable[[], AbstractContextManager[object]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One trouble: the load before it and during it, and how the unknown were answered meanwhile."""
+    """One trouble: the load before it and during it, and how often the unknown got which answer meanwhile."""
 
     name: str
     before: tuple[Run, ...]
     during: tuple[Run, ...]
-    foreign: str
+    unknown: dict[str, int]
 
     @property
     def ratio(self) -> float:
@@ -71,43 +76,13 @@ class Row:
 
 
 def part(built: Tools, directory: Path, seconds: float, storm: int) -> Part:
-    """Each trouble once, `_RUNS` times so many seconds before and as long during it."""
+    """Each trouble `_EPISODES` times, `_RUNS` times so many seconds before and as long during it."""
     options = [f"--conns={_CONNECTIONS}", f"--rate={_PACE}", f"--seconds={seconds}", "--keys=1000"]
-    with ExitStack() as stack:
-        primary = stack.enter_context(
-            PostgreSQL(directory / "trouble", {"max_connections": "30"}, aside=True)
-        )
-        name = primary.new_database()
-        dsn = primary.dsn(name)
-        prepare(dsn, *servers.RECIPIENT_DOMAINS)
-        primary.execute("CREATE ROLE daemon LOGIN SUPERUSER PASSWORD 'daemon'")
-        standby = stack.enter_context(Standby(directory / "trouble", primary, aside=True))
-        everywhere = stack.enter_context(_without_last_processor())
-        both = conninfo.make_conninfo(
-            primary.dsn(name, "daemon", "daemon"),
-            host=f"{primary.directory},{standby.directory}",
-            port=f"{primary.port},{standby.port}",
-            target_session_attrs="read-write",
-        )
-        lagging = conninfo.make_conninfo(dsn, host=str(standby.directory), port=standby.port)
-        host = stack.enter_context(Host(directory / "trouble-host", both, _QUICK, log=_QUIET, policyd=""))
-        behind = stack.enter_context(
-            Host(directory / "trouble-behind", lagging, _QUICK, log=_QUIET, policyd="")
-        )
-        for follower in (host.follower, behind.follower):
-            os.sched_setaffinity(follower, everywhere)
-        kinds: list[tuple[str, Host, Begin]] = [
-            ("nothing", host, ExitStack),
-            ("a table locked", host, lambda: trouble.locked(primary, dsn)),
-            ("100 % of connections", host, lambda: trouble.full(primary, dsn)),
-            (f"storm of {storm:,} changes", host, lambda: _storm(dsn, storm)),
-            ("frozen", host, lambda: trouble.frozen(primary, dsn)),
-            ("stopped", host, lambda: trouble.stopped(primary, dsn)),
-            ("password changed", host, lambda: trouble.other_password(primary, "daemon", "daemon")),
-            ("a standby lags", behind, lambda: _lag(standby)),
-            ("failover to a second host", host, lambda: _failover(primary, standby)),
-        ]
-        rows = [_measure(built.policyload, options, *kind) for kind in kinds]
+    episodes = [
+        _episode(built.policyload, options, directory / f"trouble{number}", storm)
+        for number in range(_EPISODES)
+    ]
+    rows = [_together(same) for same in zip(*episodes, strict=True)]
     return Part(
         text=_text(rows, seconds),
         figures=[asdict(row) for row in rows],
@@ -115,9 +90,56 @@ def part(built: Tools, directory: Path, seconds: float, storm: int) -> Part:
     )
 
 
+def _episode(policyload: Path, options: list[str], directory: Path, storm: int) -> list[Row]:
+    """Each trouble once, with servers that have seen none of them."""
+    with ExitStack() as stack:
+        primary = stack.enter_context(PostgreSQL(directory, {"max_connections": "30"}, aside=True))
+        name = primary.new_database()
+        dsn = primary.dsn(name)
+        prepare(dsn, *servers.RECIPIENT_DOMAINS)
+        primary.execute("CREATE ROLE daemon LOGIN SUPERUSER PASSWORD 'daemon'")
+        standby = stack.enter_context(Standby(directory, primary, aside=True))
+        everywhere = stack.enter_context(_without_last_processor())
+        last = max(everywhere)
+        both = conninfo.make_conninfo(
+            primary.dsn(name, "daemon", "daemon"),
+            host=f"{primary.directory},{standby.directory}",
+            port=f"{primary.port},{standby.port}",
+            target_session_attrs="read-write",
+        )
+        lagging = conninfo.make_conninfo(dsn, host=str(standby.directory), port=standby.port)
+        host, behind = (
+            stack.enter_context(Host(directory / name, source, _QUICK, log=_QUIET, policyd=""))
+            for name, source in (("host", both), ("behind", lagging))
+        )
+        for follower in (host.follower, behind.follower):
+            os.sched_setaffinity(follower, everywhere)
+        kinds: list[tuple[str, Host, Begin]] = [
+            ("nothing", host, ExitStack),
+            ("a table locked", host, lambda: trouble.locked(primary, dsn)),
+            ("100 % of connections", host, lambda: trouble.full(primary, dsn)),
+            (f"storm of {storm:,} changes", host, lambda: _storm(dsn, storm, last)),
+            ("frozen", host, lambda: trouble.frozen(primary, dsn)),
+            ("stopped", host, lambda: trouble.stopped(primary, dsn)),
+            ("password changed", host, lambda: trouble.other_password(primary, "daemon", "daemon")),
+            ("a standby lags", behind, lambda: _lag(standby)),
+            ("failover to a second host", host, lambda: _failover(primary, standby, last)),
+        ]
+        return [_measure(policyload, options, last, *kind) for kind in kinds]
+
+
+def _together(rows: tuple[Row, ...]) -> Row:
+    """One trouble's rows of all episodes."""
+    before = (run for row in rows for run in row.before)
+    during = (run for row in rows for run in row.during)
+    told = Counter(word for row in rows for word, count in row.unknown.items() for _ in range(count))
+    return Row(rows[0].name, tuple(before), tuple(during), dict(told))
+
+
 def _measure(
     policyload: Path,
     options: list[str],
+    last: int,
     name: str,
     host: Host,
     begin: Begin,
@@ -125,12 +147,12 @@ def _measure(
     if not host.follows():
         raise InvalidRunError(f"the host did not recover before: {name}")
     server = Server(name, str(host.addresses.policy), servers.members(host.child), host.log_file)
-    with _unknown(host) as answers:
+    with _unknown(host, last) as answers:
         before = _runs(policyload, server, options)
         with begin():
             answers.clear()
             during = _runs(policyload, server, options)
-            told = ", ".join(f"{answers.count(word)} × {word}" for word in sorted(set(answers)))
+            told = dict(Counter(answers))
     return Row(name, before, during, told)
 
 
@@ -155,12 +177,11 @@ def _without_last_processor() -> Iterator[set[int]]:
 
 
 @contextmanager
-def _unknown(host: Host) -> Iterator[list[str]]:
+def _unknown(host: Host, last: int) -> Iterator[list[str]]:
     """Questions about domains that nobody has, all the time; the first words of the answers."""
     answers: list[str] = []
-    ended = threading.Event()
 
-    def ask() -> None:
+    def ask(ended: threading.Event) -> None:
         with PolicyClient(host.addresses.policy, 30.0) as client:
             for number in itertools.count():
                 if ended.wait(_PAUSE):
@@ -168,13 +189,8 @@ def _unknown(host: Host) -> Iterator[list[str]]:
                 recipient = f"x@f{number}-{time.monotonic_ns()}.example"
                 answers.append(client.ask(**USUAL | {"recipient": recipient}).split()[0])
 
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
+    with _meanwhile(ask, last):
         yield answers
-    finally:
-        ended.set()
-        asking.join()
 
 
 @contextmanager
@@ -185,32 +201,43 @@ def _lag(standby: Standby) -> Iterator[None]:
 
 
 @contextmanager
-def _storm(dsn: str, changes: int) -> Iterator[None]:
+def _storm(dsn: str, changes: int, last: int) -> Iterator[None]:
     """In the background, again and again."""
-    ended = threading.Event()
 
-    def blow() -> None:
+    def blow(ended: threading.Event) -> None:
         for number in itertools.count():
             if ended.is_set():
                 return
             trouble.storm(dsn, changes // 10, 10, f"s{number}-")
 
-    blowing = threading.Thread(target=blow)
-    blowing.start()
-    yield
-    ended.set()
-    blowing.join()
+    with _meanwhile(blow, last):
+        yield
 
 
 @contextmanager
-def _failover(primary: PostgreSQL, standby: Standby) -> Iterator[None]:
+def _failover(primary: PostgreSQL, standby: Standby, last: int) -> Iterator[None]:
     primary.kill()
-    promoting = threading.Thread(target=standby.promote)
-    promoting.start()
-    yield
-    promoting.join()
+    with _meanwhile(lambda _: standby.promote(), last):
+        yield
     if not wait_until(standby.answers, 30.0):
         raise InvalidRunError("the standby did not take over")
+
+
+@contextmanager
+def _meanwhile(work: Callable[[threading.Event], None], processor: int) -> Iterator[None]:
+    """Beside the `with`, at whose end the event is set; raises what the work does.
+
+    On a processor that is not the lookups': only what the daemon has to do with it may cost them time.
+    """
+    ended = threading.Event()
+    # The number 0 is this thread alone.
+    with ThreadPoolExecutor(1, initializer=os.sched_setaffinity, initargs=(0, {processor})) as beside:
+        working = beside.submit(work, ended)
+        try:
+            yield
+        finally:
+            ended.set()
+        working.result()
 
 
 def _text(rows: list[Row], seconds: float) -> str:
@@ -223,15 +250,16 @@ def _text(rows: list[Row], seconds: float) -> str:
                 f"{_p99(row.during):.2f} ms",
                 f"{row.ratio:.2f}",
                 *(", ".join(f"{run.p99_ms:.1f}" for run in runs) for runs in (row.before, row.during)),
-                row.foreign,
+                ", ".join(f"{count} × {word}" for word, count in sorted(row.unknown.items())),
             )
             for row in rows
         ],
     )
+    runs = len(rows[0].before)
     others = [run.others_cpu for row in rows for run in (*row.before, *row.during)]
     return (
         f"## Lookups while the database is in trouble\n\n{_PACE:,} questions a second for known domains over"
-        f" {_CONNECTIONS} connections; p99 of the run in the middle of {_RUNS} of {seconds:g} s before and as"
-        f" many during each trouble, from its beginning; latency from when each was due."
-        f"\n\n{shown}\n\n{disturbances(others)}"
+        f" {_CONNECTIONS} connections; p99 of the run in the middle of {runs} of {seconds:g} s before and as"
+        f" many during each trouble, {_RUNS} from its beginning {_EPISODES} times; latency from when"
+        f" each was due.\n\n{shown}\n\n{disturbances(others)}"
     )

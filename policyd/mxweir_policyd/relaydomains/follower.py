@@ -41,7 +41,7 @@ _NICE = 5
 """Where processors are short, lookups go before."""
 
 _MANY = 500
-"""After a look that found more changes, the next one is work that can wait."""
+"""After a look that found more changes, the next turn is work that can wait: hearing of so many is, too."""
 
 _RESTS = 4
 """A comparison rests this many times as long as it works."""
@@ -149,6 +149,7 @@ class _Connection:
         self._rest = 0.0
         self._aside = _Aside()
         self._many = False
+        self._looked = self._heard = 0.0
 
     def forever(self) -> None:
         """Until the connection or the disk fails: SourceError, ReplicaError."""
@@ -168,24 +169,37 @@ class _Connection:
             self._follow(follower, source, notified)
 
     def _follow(self, follower: Follower, source: Source, notified: bool) -> None:
-        looked = heard = time.monotonic()
-        poll = self._settings.postgres.poll if notified else _TURN
+        self._looked = self._heard = time.monotonic()
+
+        def turn() -> None:
+            self._turn(follower, source, notified)
+
         while True:
-            began = time.monotonic()
-            poked = _wait(source, self._rest or _TURN, notified)
-            now = time.monotonic()
-            heard, since = now, heard if now - began < _INSTANT else now
-            self._tell(None)
-            self._mirror.check_place()
-            if poked or now - looked >= poll or self._mirror.frozen() != (self._state is Following.FROZEN):
-                time.sleep(max(0.0, looked + _BREATH - now))
-                looked = time.monotonic()
-                self._catch_up(follower, since if poked else None)
+            if self._many:
+                self._aside(turn)
+            else:
+                turn()
             self._compare(follower)
+
+    def _turn(self, follower: Follower, source: Source, notified: bool) -> None:
+        """Wait for a change, no longer than a turn, and take over what has come since the last look."""
+        began = time.monotonic()
+        poked = _wait(source, self._rest or _TURN, notified)
+        now = time.monotonic()
+        self._heard, since = now, self._heard if now - began < _INSTANT else now
+        self._mirror.check_place()
+        poll = self._settings.postgres.poll if notified else _TURN
+        thawed = self._mirror.frozen() != (self._state is Following.FROZEN)
+        if poked or now - self._looked >= poll or thawed:
+            time.sleep(max(0.0, self._looked + _BREATH - now))
+            self._looked = time.monotonic()
+            self._catch_up(follower, since if poked else None)
+        else:
+            self._tell(None)
 
     def _catch_up(self, follower: Follower, poked: float | None) -> None:
         """Take changes over; one that nobody notified may have waited since the look before."""
-        step = self._aside(follower.catch_up) if self._many else follower.catch_up()
+        step = follower.catch_up()
         self._many = step.applied.changed > _MANY
         lag = step.since if poked is None else time.monotonic() - poked
         self._say(Following.FROZEN if step.applied.frozen else Following.FOLLOWING, step, lag=lag)
