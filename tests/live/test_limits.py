@@ -56,12 +56,14 @@ def test_a_recipient_that_is_asked_about_in_two_restriction_lists_is_counted_onc
     new_stack: Callable[..., Stack], sender: str
 ) -> None:
     stack = new_stack()
-    service = f"check_policy_service {{ {stack.addresses.policy}, policy_context=%s, timeout=20s }}"
     # Two service strings are two connections: Postfix asks the same question twice.
-    twice = ", ".join([service % "limits", service.replace("20s", "30s") % "limits"])
-    stack.mx.reload({"smtpd_recipient_restrictions": twice})
-    codes = [send(stack.port, sender, ["anna@example.org"], letter()).last.code for _ in range(BURST + 1)]
-    assert codes == [250] * BURST + [550]
+    services = [
+        f"check_policy_service {{ {stack.addresses.policy}, policy_context=limits, timeout={seconds}s }}"
+        for seconds in (20, 30)
+    ]
+    stack.mx.reload({"smtpd_recipient_restrictions": ", ".join(services)})
+    replies = [send(stack.port, sender, ["anna@example.org"], letter()).last for _ in range(BURST + 1)]
+    assert [reply.code for reply in replies] == [250] * BURST + [550], replies
     asked = stack.policyd.records(event="decision", sender=sender, recipient="anna@example.org")
     assert len(asked) >= 3 * BURST
 
