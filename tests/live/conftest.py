@@ -56,6 +56,9 @@ reject_at = 100.0
 max_scan_size = "64KiB"
 """
 
+LAST_LINES = 40
+"""Of each server's log, in what is told of a failed test."""
+
 LAB_RULES = """\
 body LAB_QUARANTINE /mxweir-lab-quarantine/
 score LAB_QUARANTINE 50
@@ -85,6 +88,32 @@ def pytest_pyfunc_call() -> Generator[None, object, object]:
         return (yield)
     except MissingError as error:
         pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed with a stack at hand tells what its servers have to say."""
+    report = yield
+    if report.failed and call.excinfo is not None:
+        at_hand = (value for entry in call.excinfo.traceback for value in entry.locals.values())
+        for stack in {id(value): value for value in at_hand if isinstance(value, Stack)}.values():
+            report.sections += told(stack)
+    return report
+
+
+def told(stack: Stack) -> Iterator[tuple[str, str]]:
+    """Titles and texts: Postfix's latest complaints, and the ends of the logs."""
+    logs = {
+        "complaints of Postfix": stack.mx.complaints(),
+        "log of Postfix": stack.mx.log().splitlines(),
+        "log of the policy daemon": stack.policyd.log().splitlines(),
+        "log of the milter": stack.milter.log().splitlines(),
+    }
+    for name, lines in logs.items():
+        if lines:
+            yield f"{name} in {stack.directory}", "\n".join(lines[-LAST_LINES:])
 
 
 @pytest.fixture(scope="session")
@@ -151,7 +180,7 @@ def new_stack() -> Iterator[Callable[..., Stack]]:
 
         def start(**plan: Any) -> Stack:
             directory = everything.enter_context(temporary_directory())
-            plan = {"domains": DOMAINS, "milter": MILTER, "rest": RULES} | plan
+            plan = {"domains": DOMAINS, "policyd": POLICYD, "milter": MILTER, "rest": RULES} | plan
             return everything.enter_context(Stack(directory, Plan(**plan)))
 
         yield start

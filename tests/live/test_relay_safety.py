@@ -96,7 +96,7 @@ def test_with_every_process_of_ours_dead_postfix_knows_its_domains_and_their_nex
 def test_while_the_policy_daemon_is_silent_ours_passes_and_a_foreign_domain_may_try_again(
     start: Callable[..., Stack],
 ) -> None:
-    stack = start(settings=ONCE)
+    stack = start(settings=ONCE, policyd='deadline = "250ms"')  # so that Postfix waits no longer
     stack.policyd.child.send(signal.SIGSTOP)
     try:
         assert answer(stack, "anna@ours.example").code == 250
