@@ -23,7 +23,7 @@ from mxweir_ops.lab.process import LabError, MissingError, Server, program, wait
 from mxweir_ops.lab.sink import Maildir
 
 _USER = "postfix"
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 _COMMAND_SECONDS = 60.0
 

@@ -61,7 +61,7 @@ class Maildir:
         """The deliveries with that Message-ID, one for each recipient."""
         return [delivery for delivery in self.deliveries() if delivery.message_id == message_id]
 
-    def wait_for(self, message_id: str, recipients: int = 1, seconds: float = 15.0) -> list[Delivery]:
+    def wait_for(self, message_id: str, recipients: int = 1, seconds: float = 60.0) -> list[Delivery]:
         """The deliveries with that Message-ID, once there are at least so many of them.
 
         Raises TimeoutError when they have not arrived in that many seconds.

@@ -21,7 +21,7 @@ from mxweir_ops.lab.process import LabError, MissingError, Server, wait_until
 from mxweir_ops.lab.sink import Maildir
 from mxweir_policyd.postfix.rows import RELAY, TRANSPORT
 
-_TABLE_SECONDS = 20.0
+_TABLE_SECONDS = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
