@@ -4,7 +4,8 @@
  *   policyload --connect 127.0.0.1:10031 --conns 64 --seconds 5 --keys 10000
  *
  * One thread, epoll, N persistent connections with one request in flight on
- * each, as smtpd does it. The request has the attributes of Postfix 3.7 in its
+ * each, as smtpd does it. With --each-core there is such a process on every core
+ * that it may use, each with its share of the connections, and one report of all. The request has the attributes of Postfix 3.7 in its
  * order, then those that 3.8 added. Closed loop by default. --rate R is an open
  * loop with fixed arrival times whose latency counts from the intended send
  * time, so a stalled server is charged for the requests it kept waiting (no
@@ -20,15 +21,18 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,7 +51,7 @@ typedef struct {
 static struct {
     struct sockaddr_storage addr;
     socklen_t addrlen;
-    int conns, independent, sweep, print;
+    int conns, independent, sweep, print, each_core;
     uint64_t seed, keys, total;
     double hot, sasl, rate, seconds, timeout;
     const char *state, *context;
@@ -56,9 +60,17 @@ static struct {
 static int epoll_fd;
 static conn *conns;
 static int *idle, nidle;        /* stack of connections without a request in flight */
-static uint64_t done, started, errors, bad, reopened;
-static struct { char name[24]; uint64_t n; } verbs[VERBS_MAX];
-static int nverbs;
+static uint64_t started;
+
+typedef struct {
+    uint64_t done, errors, bad, reopened, unsent, hist[64 * 64], hist_max;
+    double elapsed;
+    struct { char name[24]; uint64_t n; } verbs[VERBS_MAX];
+    int nverbs, ready;
+} results;
+
+static results *all, *got;      /* of every process, in memory that they share, and of this one */
+static int processes = 1, me;
 
 static void die(const char *what) {
     fprintf(stderr, "policyload: %s: %s\n", what, strerror(errno));
@@ -73,18 +85,16 @@ static uint64_t now(void) {
 
 /* --- latency: log-linear histogram of nanoseconds, 32 steps per power of two, quantiles within 1.6 % --- */
 
-static uint64_t hist[64 * 64], hist_max;
-
 static void hist_add(uint64_t ns) {
-    if (ns > hist_max) hist_max = ns;
+    if (ns > got->hist_max) got->hist_max = ns;
     int e = ns < 64 ? 0 : 58 - __builtin_clzll(ns);
-    hist[e * 64 + (ns >> e)]++;
+    got->hist[e * 64 + (ns >> e)]++;
 }
 
-static double hist_us(double q) {
-    uint64_t want = (uint64_t)ceil(q * done), seen = 0;
+static double hist_us(const results *r, double q) {
+    uint64_t want = (uint64_t)ceil(q * r->done), seen = 0;
     for (int i = 0; i < 64 * 64; i++)
-        if ((seen += hist[i]) >= want && want) return fmin(ldexp(i % 64 + 0.5, i / 64), hist_max) / 1e3;
+        if ((seen += r->hist[i]) >= want && want) return fmin(ldexp(i % 64 + 0.5, i / 64), r->hist_max) / 1e3;
     return 0;
 }
 
@@ -136,7 +146,7 @@ static int build(char *out) {
     uint64_t sender, rcpt, client;
     char *p = out;
     if (opt.hot > 0 && chance() < opt.hot) sender = rcpt = client = 0;
-    else if (opt.sweep) sender = rcpt = client = started % opt.keys;
+    else if (opt.sweep) sender = rcpt = client = (started * processes + me) % opt.keys;
     else {
         sender = rcpt = client = rnd() % opt.keys;
         if (opt.independent) { rcpt = rnd() % opt.keys; client = rnd() % opt.keys; }
@@ -183,12 +193,12 @@ static void conn_open(conn *c) {
 
 static void conn_reopen(conn *c) {
     if (c->busy) {
-        errors++;
+        got->errors++;
         c->busy = 0;
         idle[nidle++] = c - conns;
     }
     close(c->fd);
-    reopened++;
+    got->reopened++;
     conn_open(c);
 }
 
@@ -218,14 +228,18 @@ static void fire(uint64_t t0, uint64_t t) {
     conn_flush(c);
 }
 
+static void add_verb(results *r, const char *name, uint64_t n) {
+    int i = 0;
+    while (i < r->nverbs && i < VERBS_MAX - 1 && strcmp(r->verbs[i].name, name)) i++;
+    if (i == r->nverbs) strcpy(r->verbs[r->nverbs++].name, name);
+    r->verbs[i].n += n;
+}
+
 static void count_verb(const char *s, const char *end) {
-    char name[sizeof verbs[0].name] = "";
+    char name[sizeof got->verbs[0].name] = "";
     for (size_t n = 0; s < end && *s != ' ' && n < sizeof name - 1; s++)
         name[n++] = *s >= 32 && *s < 127 && *s != '"' && *s != '\\' ? *s : '?';
-    int i = 0;
-    while (i < nverbs && i < VERBS_MAX - 1 && strcmp(verbs[i].name, name)) i++;
-    if (i == nverbs) strcpy(verbs[nverbs++].name, name);
-    verbs[i].n++;
+    add_verb(got, name, 1);
 }
 
 /* a good reply: name=value lines, exactly one non-empty action=, a blank line, nothing after it */
@@ -252,19 +266,19 @@ static void readable(conn *c) {
         return;
     }
     if (!c->busy) {             /* nobody asked */
-        bad++;
+        got->bad++;
         return;
     }
     c->inlen += n;
     char *end = memmem(c->in, c->inlen, "\n\n", 2);
     if (end) {
-        if (!good_reply(c, end + 2)) bad++;
+        if (!good_reply(c, end + 2)) got->bad++;
         hist_add(now() - c->t0);
-        done++;
+        got->done++;
         c->busy = 0;
         idle[nidle++] = c - conns;
     } else if (c->inlen == REPLY_MAX) {
-        bad++;
+        got->bad++;
         conn_reopen(c);
     }
 }
@@ -276,7 +290,7 @@ static uint64_t due(uint64_t t0, uint64_t arrivals) { return t0 + (uint64_t)(arr
 /* An open loop sends all that was due before the end, however late it got: what a slow server makes wait the
  * longest would be left out otherwise. Only past the timeout it counts as unsent. */
 static int may_start(uint64_t t0, uint64_t t, uint64_t stop, uint64_t arrivals) {
-    if (errors >= 10000 || (opt.total && started >= opt.total)) return 0;
+    if (got->errors >= 10000 || (opt.total && started >= opt.total)) return 0;
     return opt.rate > 0 ? due(t0, arrivals) < stop && t < stop + (uint64_t)(opt.timeout * 1e9) : t < stop;
 }
 
@@ -306,7 +320,7 @@ static uint64_t run(uint64_t t0) {
         int sending = may_start(t0, t, stop, arrivals);
         if (!sending && nidle == opt.conns) break;
         if (!sending && t > stop + timeout) {
-            errors += opt.conns - nidle;
+            got->errors += opt.conns - nidle;
             break;
         }
         uint64_t wait = next > t ? next - t : 0;
@@ -326,17 +340,82 @@ static uint64_t run(uint64_t t0) {
     return arrivals;
 }
 
-static void report(double elapsed, uint64_t unsent) {
+/* --- the processes --- */
+
+/* The first ones have one more of what cannot be shared evenly: a sweep goes from one to the next. */
+static uint64_t share(uint64_t whole) { return (whole + processes - 1 - me) / processes; }
+
+/* Each has a share, and a core, of its own; returns in all of them, and in the first as their parent. */
+static void divide(void) {
+    cpu_set_t may;
+    int core = -1;
+    if (sched_getaffinity(0, sizeof may, &may)) die("sched_getaffinity");
+    if (opt.each_core) processes = CPU_COUNT(&may);
+    if (processes > opt.conns) processes = opt.conns;
+    if (opt.total && processes > opt.total) processes = opt.total;
+    all = mmap(0, processes * sizeof *all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (all == MAP_FAILED) die("mmap");
+    pid_t first = getpid(), child = 1;
+    for (me = processes; --me > 0 && (child = fork());)
+        if (child < 0) die("fork");
+    got = all + me;
+    if (!child && (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != first)) exit(2);
+    if (opt.each_core) {
+        for (int n = me; n >= 0; n--) while (!CPU_ISSET(++core, &may));
+        CPU_ZERO(&may);
+        CPU_SET(core, &may);
+        if (sched_setaffinity(0, sizeof may, &may)) die("sched_setaffinity");
+    }
+    opt.conns = share(opt.conns);
+    opt.total = share(opt.total);
+    opt.rate /= processes;
+    opt.seed += me;
+}
+
+/* The first one goes when one of the others does, and then they all do. */
+static void all_well(int flags) {
+    int status;
+    pid_t ended;
+    while (!me && (ended = waitpid(-1, &status, flags)) > 0)
+        if (status) exit(2);
+}
+
+static void begin_together(void) {
+    __atomic_store_n(&got->ready, 1, __ATOMIC_SEQ_CST);
+    for (int i = 0; i < processes; i++)
+        while (!__atomic_load_n(&all[i].ready, __ATOMIC_SEQ_CST)) {
+            all_well(WNOHANG);
+            usleep(1000);
+        }
+}
+
+static void add(results *sum, const results *r) {
+    sum->done += r->done;
+    sum->errors += r->errors;
+    sum->bad += r->bad;
+    sum->reopened += r->reopened;
+    sum->unsent += r->unsent;
+    for (int i = 0; i < 64 * 64; i++) sum->hist[i] += r->hist[i];
+    if (r->hist_max > sum->hist_max) sum->hist_max = r->hist_max;
+    if (r->elapsed > sum->elapsed) sum->elapsed = r->elapsed;
+    for (int i = 0; i < r->nverbs; i++) add_verb(sum, r->verbs[i].name, r->verbs[i].n);
+}
+
+static double cpu_s(int who) {
     struct rusage ru;
-    getrusage(RUSAGE_SELF, &ru);
-    double cpu = ru.ru_utime.tv_sec + ru.ru_stime.tv_sec + (ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6;
-    printf("{\"requests\":%lu,\"errors\":%lu,\"bad\":%lu,\"reopened\":%lu,\"unsent\":%lu,", done, errors, bad,
-           reopened, unsent);
-    printf("\"seconds\":%.3f,\"rps\":%.1f,", elapsed, done / elapsed);
-    printf("\"us\":{\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"p99.9\":%.1f,\"max\":%.1f},", hist_us(.5), hist_us(.9),
-           hist_us(.99), hist_us(.999), hist_max / 1e3);
-    printf("\"client_cpu_s\":%.2f,\"actions\":{", cpu);
-    for (int i = 0; i < nverbs; i++) printf("%s\"%s\":%lu", i ? "," : "", verbs[i].name, verbs[i].n);
+    getrusage(who, &ru);
+    return ru.ru_utime.tv_sec + ru.ru_stime.tv_sec + (ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6;
+}
+
+static void report(const results *r) {
+    printf("{\"requests\":%lu,\"errors\":%lu,\"bad\":%lu,\"reopened\":%lu,\"unsent\":%lu,", r->done, r->errors,
+           r->bad, r->reopened, r->unsent);
+    printf("\"seconds\":%.3f,\"rps\":%.1f,", r->elapsed, r->done / r->elapsed);
+    printf("\"us\":{\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"p99.9\":%.1f,\"max\":%.1f},", hist_us(r, .5),
+           hist_us(r, .9), hist_us(r, .99), hist_us(r, .999), r->hist_max / 1e3);
+    printf("\"client_cpu_s\":%.2f,\"actions\":{", cpu_s(RUSAGE_SELF) + cpu_s(RUSAGE_CHILDREN));
+    for (int i = 0; i < r->nverbs; i++)
+        printf("%s\"%s\":%lu", i ? "," : "", r->verbs[i].name, r->verbs[i].n);
     printf("}}\n");
 }
 
@@ -365,11 +444,12 @@ static void parse_addr(char *s) {
 static const char usage[] =
     "policyload --connect 127.0.0.1:port|unix:path [--conns 8] [--seconds 5 | --requests N]\n"
     "  [--keys 10000] [--independent | --sweep] [--hot 0..1] [--sasl 0..1] [--rate R] [--seed 1]\n"
-    "  [--state RCPT] [--context TEXT] [--timeout 10]\n"
+    "  [--state RCPT] [--context TEXT] [--timeout 10] [--each-core]\n"
     "  --keys N        draw each request from N senders, recipients and clients, the same number for all three\n"
     "  --independent   draw three numbers\n"
     "  --sweep         take the numbers in turn: N requests see each key once\n"
     "  --hot SHARE     that share of the requests has number 0\n"
+    "  --each-core     a process on each core that it may use, all with the same share\n"
     "  --print         write one request, or --requests of them, to stdout and stop\n";
 
 static void parse_options(int argc, char **argv) {
@@ -377,7 +457,8 @@ static void parse_options(int argc, char **argv) {
         {"connect", 1, 0, 'C'}, {"conns", 1, 0, 'n'}, {"seconds", 1, 0, 's'}, {"requests", 1, 0, 'r'},
         {"keys", 1, 0, 'k'}, {"hot", 1, 0, 'h'}, {"rate", 1, 0, 'R'}, {"seed", 1, 0, 'S'},
         {"sasl", 1, 0, 'u'}, {"independent", 0, 0, 'i'}, {"sweep", 0, 0, 'w'}, {"timeout", 1, 0, 't'},
-        {"state", 1, 0, 'T'}, {"context", 1, 0, 'x'}, {"print", 0, 0, 'p'}, {0}};
+        {"state", 1, 0, 'T'}, {"context", 1, 0, 'x'}, {"print", 0, 0, 'p'}, {"each-core", 0, 0, 'e'},
+        {0}};
     int c;
     while ((c = getopt_long(argc, argv, "", known, 0)) != -1) switch (c) {
         case 'C': parse_addr(optarg); break;
@@ -395,6 +476,7 @@ static void parse_options(int argc, char **argv) {
         case 'T': opt.state = optarg; break;
         case 'x': opt.context = optarg; break;
         case 'p': opt.print = 1; break;
+        case 'e': opt.each_core = 1; break;
         default: fputs(usage, stderr); exit(2);
     }
     if ((!opt.addrlen && !opt.print) || opt.conns < 1 || opt.conns > 10000 || !opt.keys || opt.seconds > 3600 ||
@@ -415,6 +497,7 @@ int main(int argc, char **argv) {
         do fwrite(request, 1, build(request), stdout); while (++started < opt.total);
         return ferror(stdout);
     }
+    divide();
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     conns = calloc(opt.conns, sizeof *conns);
     idle = calloc(opt.conns, sizeof *idle);
@@ -422,9 +505,15 @@ int main(int argc, char **argv) {
     for (int i = opt.conns; i--;) idle[nidle++] = i;
 
     prctl(PR_SET_TIMERSLACK, 1ul);      /* by default the kernel wakes us up to 50 us after what is due */
-    uint64_t t0 = now(), arrivals = run(t0), unsent = 0;
-    double elapsed = (now() - t0) / 1e9;
-    if (opt.rate > 0 && !opt.total && opt.rate * opt.seconds > arrivals) unsent = opt.rate * opt.seconds - arrivals;
-    report(elapsed, unsent);
-    return errors || bad || unsent;
+    begin_together();
+    uint64_t t0 = now(), arrivals = run(t0);
+    got->elapsed = (now() - t0) / 1e9;
+    if (opt.rate > 0 && !opt.total && opt.rate * opt.seconds > arrivals)
+        got->unsent = opt.rate * opt.seconds - arrivals;
+    if (me) return 0;
+
+    all_well(0);
+    for (int i = 1; i < processes; i++) add(all, all + i);
+    report(all);
+    return all->errors || all->bad || all->unsent;
 }

@@ -59,9 +59,14 @@ one core. {disturbances([run.others_cpu for row in rows for run in row.rounds])}
 
 
 def measure(
-    policyload: Path, compared: Sequence[Server], connections: Sequence[int], seconds: float, rounds: int
+    policyload: Path,
+    compared: Sequence[Server],
+    connections: Sequence[int],
+    seconds: float,
+    rounds: int,
+    *more: str,
 ) -> list[Row]:
-    """Load the servers in turn; the first is the measure of the others.
+    """Load the servers in turn; the first is the measure of the others; `more` are the generator's options.
 
     InvalidRunError when a run did not measure what it is meant to.
     """
@@ -69,7 +74,7 @@ def measure(
     for server in compared:  # every key is folded and counted for the first time before the clock starts
         load.run(policyload, server, ["--conns", "64", "--requests", str(5 * KEYS), "--keys", str(KEYS)])
     for _, count, server in product(range(rounds), connections, compared):
-        options = ["--conns", str(count), "--seconds", str(seconds), "--keys", str(KEYS)]
+        options = ["--conns", str(count), "--seconds", str(seconds), "--keys", str(KEYS), *more]
         runs.setdefault((count, server.name), []).append(_run(policyload, server, options))
     base = {count: [run.rps for run in runs[count, compared[0].name]] for count in connections}
     return [

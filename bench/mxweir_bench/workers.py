@@ -1,10 +1,11 @@
 """Two worker processes on two cores against one on one: how much more they answer.
 
-Whatever answers shares its cores with its load, so that each worker has the same
-part of a core for itself. One worker beside a load generator with a core of its own
-is shown, too. The limits are counted in the process, which a
-configuration may say for one worker alone: so this measures the workers, and not
-the Redis that they would wait for together.
+Whatever answers shares its cores with its load, and on each of them there is a load
+generator with its share of the connections: smtpd runs on every core of a host, too.
+With one generator for both cores, one worker would wait for it while it is behind the
+other. One worker that has two cores is shown, too. The limits are counted in the
+process, which a configuration may say for one worker alone: so this measures the
+workers, and not the Redis that they would wait for together.
 """
 
 import os
@@ -58,7 +59,7 @@ def part(tools: Tools, directory: Path, seconds: float, rounds: int, *, unix: bo
         ]
         for server in compared:
             servers.check_work(server, *load.requests(tools.policyload, 2, rates.KEYS))
-        rows = rates.measure(tools.policyload, compared, _CONNECTIONS, seconds, rounds)
+        rows = rates.measure(tools.policyload, compared, _CONNECTIONS, seconds, rounds, "--each-core")
     beside = {row.connections: row for row in rows if row.server == compared[1].name}
     cells = (
         (
@@ -78,8 +79,8 @@ def part(tools: Tools, directory: Path, seconds: float, rounds: int, *, unix: bo
     text = f"""\
 ## Workers
 
-Five limits counted in the process, {rounds} rounds of {seconds:g} s in turn; medians. The load generator
-runs on the same cores as what it loads; where one worker has two, that leaves the generator the second.
+Five limits counted in the process, {rounds} rounds of {seconds:g} s in turn; medians. On each core of what
+is loaded runs a load generator with its share of the connections.
 {disturbances([run.others_cpu for row in rows for run in row.rounds])}
 
 {table(_HEAD, cells)}"""

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -65,6 +67,44 @@ def test_every_request_of_a_run_is_answered_and_counted(built: Tools, noop: Serv
     run = load.run(built.policyload, noop, ["--conns", "8", "--requests", "500"])
     assert run.requests == 500
     assert 0 < run.p50_ms <= run.p99_ms <= run.max_ms
+
+
+class Listening(socketserver.StreamRequestHandler):
+    """Answers what is asked over one connection, and keeps it."""
+
+    asked: list[Request]
+
+    def handle(self) -> None:
+        reader = RequestReader()
+        while data := self.connection.recv(65536):
+            for found in reader.feed(data):
+                self.asked.append(Request(*found))
+                self.connection.sendall(b"action=DUNNO\n\n")
+
+
+def test_a_generator_on_each_core_has_its_share_and_there_is_one_report(
+    built: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Listening, "asked", [], raising=False)
+    path = f"{tmp_path}/listening"
+    argv: Argv = [built.policyload, "--connect", f"unix:{path}", "--each-core"]
+    argv += ["--conns", "32", "--sweep", "--keys", "501", "--requests", "501"]
+    with socketserver.ThreadingUnixStreamServer(path, Listening) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = subprocess.run(argv, capture_output=True, check=True)
+        server.shutdown()
+    told = json.loads(done.stdout)
+    assert (told["requests"], told["actions"]) == (501, {"DUNNO": 501})
+    assert 0 < told["us"]["p50"] <= told["us"]["p99"] <= told["us"]["max"]
+    assert len({request.sender for request in Listening.asked}) == 501
+    processes = {request.instance.split(b".")[0] for request in Listening.asked}
+    assert len(processes) == min(32, len(os.sched_getaffinity(0)))
+
+
+def test_where_one_of_several_generators_fails_there_is_no_report(built: Tools, tmp_path: Path) -> None:
+    argv: Argv = [built.policyload, "--connect", f"unix:{tmp_path}/nobody", "--each-core"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_the_no_op_server_answers_a_request_that_comes_in_pieces_once(noop: Server, built: Tools) -> None:
