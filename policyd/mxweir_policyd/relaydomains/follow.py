@@ -110,15 +110,20 @@ class Follower:
             return None
         after = bytes.fromhex(progress.compared)
         digest = self._source.digest(after)
-        applied = Applied(held=progress.held)
-        if not self._mirror.agrees(after, digest.end, digest.checksum):
+        agrees = self._mirror.agrees(after, digest.end, digest.checksum)
+        if not agrees:
             # Mostly a change that was not caught up yet; what differs still is a difference.
             self.catch_up()
             if self._mirror.progress().compared != progress.compared:
                 return Step(share=0.0)
             digest = self._source.digest(after)
-            if not self._mirror.agrees(after, digest.end, digest.checksum):
-                applied = self._mend(after, digest.end)
+            agrees = self._mirror.agrees(after, digest.end, digest.checksum)
+        applied = Applied(held=progress.held)
+        if agrees:
+            # A domain that was lost and came back while changes could not be told would go otherwise.
+            self._mirror.spare(after, digest.end)
+        else:
+            applied = self._mend(after, digest.end)
         if digest.end == LAST:
             return Step(self._end_comparison(applied))
         self._mirror.update(compared=digest.end.hex())

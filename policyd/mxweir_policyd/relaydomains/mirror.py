@@ -194,8 +194,15 @@ class Mirror:
         """The hashes behind `after`, up to and with `end`."""
         return {key for key, _ in self._between(after, end)}
 
-    def _between(self, after: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        with self._environment.begin() as read, read.cursor(self._records) as cursor:
+    def spare(self, after: bytes, end: bytes) -> None:
+        """PostgreSQL has what is stored behind `after`, up to and with `end`: no loss of it waits any more."""
+        if spared := [key for key, _ in self._between(after, end, self._losses)]:
+            with self._writing() as write:
+                for key in spared:
+                    write.delete(key, db=self._losses)
+
+    def _between(self, after: bytes, end: bytes, database: Any = None) -> Iterator[tuple[bytes, bytes]]:
+        with self._environment.begin() as read, read.cursor(database or self._records) as cursor:
             there = cursor.set_range(after)
             if there and cursor.key() == after:
                 there = cursor.next()

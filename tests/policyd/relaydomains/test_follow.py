@@ -289,6 +289,22 @@ def test_after_a_refused_shrink_the_next_comparison_still_weighs_against_what_th
     assert (len(content(mirror)), mirror.progress().held) == (40, 20)
 
 
+def test_a_held_loss_that_came_back_unnoticed_is_none_after_the_next_comparison(mirror: Mirror) -> None:
+    table = Table(40)
+    bring_up(mirror, table)
+    for number in range(20):
+        table.remove(number)
+    follower(mirror, table).catch_up()
+    assert mirror.progress().held == 20
+    for number in range(20):
+        table.put(number)
+    table.forget()
+    bring_up(mirror, table)
+    mirror.accept()
+    assert content(mirror) == table.rows
+    assert (len(table.rows), mirror.progress().held) == (40, 0)
+
+
 def test_a_frozen_replica_does_not_move_and_loses_nothing_by_it(mirror: Mirror) -> None:
     table = Table(40)
     bring_up(mirror, table)
