@@ -41,6 +41,12 @@ _DECISION = (
 )
 """The fields of every decision's line, in order."""
 
+_SCAN = (
+    *("time", "level", "daemon", "event", "queue_id", "client", "sender", "recipients", "outcome", "engine"),
+    *("score", "threshold", "symbols", "size", "policy", "ms", "engine_ms"),
+)
+"""Those of a scan's line that has a score to tell, and nothing else."""
+
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -76,6 +82,7 @@ class LogObserver:
         self._now = _Now()
         self._render = jsonline if settings.format == "json" else logfmt
         self._decision = row(_DECISION, self._render)
+        self._scan = row(_SCAN, self._render)
         self._logger = _logger(settings, self._stamp, self._render, self._lines)
 
     def handlers(self) -> Handlers:
@@ -203,8 +210,27 @@ class LogObserver:
         self._lines.flush()
 
     def _scanned(self, event: Scanned) -> None:
+        """As with decisions: the line that the logger would make, without its general way."""
         if not self._may_write():
             return
+        self._lines.write(f"{self._scan(values) if (values := self._usual(event)) else self._any(event)}\n")
+        self._lines.flush()
+
+    def _usual(self, event: Scanned) -> tuple[object, ...] | None:
+        """What most lines tell, for `_SCAN`; None where there is more to tell, or less."""
+        more = event.reason or event.action or event.overruled or event.engine_action or event.limit
+        engine_ms = round(event.engine_seconds * 1000, 1)
+        all_there = event.queue_id and event.client and event.symbols and event.policy and engine_ms
+        if more or event.observed or not all_there or event.score is None or event.threshold is None:
+            return None
+        return (
+            *(self._now.text(), "info", self._daemon, "scan"),
+            *(event.queue_id, event.client, event.sender, event.recipients, event.outcome, event.engine),
+            *(event.score, event.threshold, ",".join(event.symbols), event.size, event.policy),
+            *(round(event.seconds * 1000, 1), engine_ms),
+        )
+
+    def _any(self, event: Scanned) -> str:
         fields: dict[str, object] = event._asdict()
         fields["ms"] = round(event.seconds * 1000, 1)
         fields["engine_ms"] = round(event.engine_seconds * 1000, 1) or None
@@ -213,9 +239,7 @@ class LogObserver:
         del fields["seconds"], fields["engine_seconds"]
         told = {name: value for name, value in fields.items() if name == "sender" or value not in ("", None)}
         head = {"time": self._now.text(), "level": "info", "daemon": self._daemon, "event": "scan"}
-        # As with decisions: the line that the logger would make, without its general way.
-        self._lines.write(f"{self._render(head | told)}\n")
-        self._lines.flush()
+        return self._render(head | told)
 
     def _switched(self, event: Switched) -> None:
         if event.state == "open":

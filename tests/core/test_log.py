@@ -66,6 +66,11 @@ def fields(line: str) -> dict[str, str]:
     return found
 
 
+def lines(logged: Logged) -> list[str]:
+    """The lines, without their time."""
+    return [re.sub(r"[0-9T:.-]+Z", "", line, count=1) for line in logged.lines()]
+
+
 def decided(sender: str = "alice@a.example", decision: Decision | None = None, **others: str) -> Decided:
     usual: dict[str, Any] = {"instance": "7b.1", "queue_id": "4XyZ", "context": "limits"}
     facts = question(sender=sender, **usual | others)
@@ -97,6 +102,20 @@ def test_questions_that_passed_together_have_the_lines_that_they_have_one_by_one
 SCANNED = Scanned(
     "4XyZ", "192.0.2.1", "alice@a.example", 2, "tagged", "spamd", 6.5, 5.0, ("GTUBE", "X"), "", 0.25, 4096
 )
+
+
+@pytest.mark.parametrize("format", ["logfmt", "json"])
+@given(client=ANYTHING, sender=ANYTHING, seconds=st.sampled_from([0.0, 0.25]))
+def test_a_scan_with_nothing_but_a_score_has_the_line_that_any_other_has(
+    format: str, client: str, sender: str, seconds: float
+) -> None:
+    usual, other = Logged(format=format), Logged(format=format)
+    event = SCANNED._replace(client=client, sender=sender, policy="default", engine_seconds=seconds)
+    usual.tell(event)
+    other.observer._usual = lambda _: None  # type: ignore[method-assign, assignment]
+    other.tell(event)
+    assert (usual.observer._usual(event) is not None) == bool(client and seconds)
+    assert lines(usual) == lines(other)
 
 
 def test_a_decision_is_one_line_with_who_what_and_why():
