@@ -174,7 +174,7 @@ class MilterDaemon:
             return LibmilterFront(milter, self._session, Bridge(self._scan, loop).scan, observe)
         from mxweir_milter.fronts.asyncio import AsyncioFront  # noqa: PLC0415
 
-        return AsyncioFront(milter, self._session, self._scan, self._observe)
+        return AsyncioFront(milter, self._session, self._scan, self._observe, self._scanner.sockets)
 
     def _session(self) -> Session:
         return Session(lambda: self._policy, self._clock, monotonic, self._room)

@@ -36,7 +36,7 @@ class Message(NamedTuple):
 
     client: Client
     envelope: Envelope
-    content: bytes
+    content: bytes | bytearray
     arrived: float
     question: Question | None = None
 
@@ -68,10 +68,11 @@ class Content:
         self._limit = limit
         self._room = room
         self._granted = 0
-        # Not lists of pieces: tiny fields cost fifty bytes each, and the memory of pieces of 64 KiB, given
+        # Not a list of pieces: tiny fields cost fifty bytes each, and the memory of pieces of 64 KiB, given
         # back, stays with the process. One that has grown large goes back to the system.
-        self._header = bytearray()
-        self._body = bytearray()
+        self._kept = bytearray()
+        self._body = 0
+        """Where the body begins; 0 before it does."""
 
     def add_header(self, name: bytes, value: bytes) -> None:
         """Keep one header field; `value` is all that stood after the colon, white space and folding included.
@@ -83,33 +84,52 @@ class Content:
             value = bytes(with_crlf(_LINE_THAT_IS_NO_FOLD.sub(b"\r\n\t", value)))
         field = b"%b:%b\r\n" % (name.translate(_HEADER_NAME), value)
         self.size += len(field)
-        if self.size <= self._granted or self._grant():
-            self._header += field
+        if self.size > self._granted and not self._grant():
+            return
+        if self._body:  # no mail server sends one so late
+            end = self._body - len(b"\r\n")
+            self._kept[end:end] = field
+            self._body += len(field)
+        else:
+            self._kept += field
 
-    def add_body(self, piece: bytes) -> bool:
+    def add_body(self, piece: bytes | memoryview) -> bool:
         """Keep a piece of the body; false when no further piece is wanted."""
         self.size += len(piece)
         if self.size <= self._granted or self._grant():
-            self._body += piece
+            self._begin_body()
+            self._kept += piece
         return self.wanted
 
-    def together(self) -> bytes:
-        """Header, empty line and body, once: what was collected is in them and nowhere else any more.
+    def together(self) -> bytes | bytearray:
+        """Header, empty line and body, once: they are the caller's then, and kept nowhere else.
 
         Not to be asked for when the message was too large or had no room.
         """
-        body = with_crlf(self._body)
-        end = b"\r\n" if body and not body.endswith(b"\r\n") else b""
-        whole = b"".join((self._header, b"\r\n", body, end))
-        self._header, self._body = bytearray(), bytearray()
+        self._begin_body()
+        whole, start = self._kept, self._body
+        self._forget()
+        # There hardly ever is one, and to look for it is dear enough with a large message.
+        if _LONE_LF.search(whole, start):
+            whole[start:] = with_crlf(whole[start:])
+        if len(whole) > start and not whole.endswith(b"\r\n"):
+            whole += b"\r\n"
         return whole
 
     def release(self) -> None:
         """The message is done with, and no more of it is wanted: its memory is for others."""
         self.wanted = False
-        self._header, self._body = bytearray(), bytearray()
+        self._forget()
         self._room.give(self._granted)
         self._granted = 0
+
+    def _begin_body(self) -> None:
+        if not self._body:
+            self._kept += b"\r\n"
+            self._body = len(self._kept)
+
+    def _forget(self) -> None:
+        self._kept, self._body = bytearray(), 0
 
     def _grant(self) -> bool:
         """Take room up to the next step above the size; false where nothing is to be kept any more."""
@@ -127,5 +147,4 @@ class Content:
 
 def with_crlf(data: bytes | bytearray) -> bytes | bytearray:
     """End every line in CRLF."""
-    # There hardly ever is one, and to look for it is dear enough with a large message.
-    return _LONE_LF.sub(b"\r\n", data) if _LONE_LF.search(data) else data
+    return _LONE_LF.sub(b"\r\n", data)

@@ -29,9 +29,9 @@ from mxweir_milter.alarms import Alarms
 from mxweir_milter.engines import Engine
 from mxweir_milter.engines.error import EngineError
 from mxweir_milter.engines.names import Names
-from mxweir_milter.engines.sockets import Sockets
 from mxweir_milter.message import Message
 from mxweir_milter.pool import Gate, Lane, Pool, Turn
+from mxweir_milter.sockets import Sockets
 from mxweir_milter.verdict import Failed, Reason, Result
 
 _SHARE = 0.6

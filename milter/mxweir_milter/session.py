@@ -209,7 +209,7 @@ class Session:
             transaction.gathered.header(name, value)
         transaction.content.add_header(name, value)
 
-    def body(self, piece: bytes) -> bool:
+    def body(self, piece: bytes | memoryview) -> bool:
         """A piece of the body; false when no further piece is wanted."""
         transaction = self._current()
         limits = transaction.policy.limits

@@ -72,7 +72,7 @@ async def test_the_body_has_the_size_and_ends_in_a_line_end(tmp_path):
     milter = Milter()
     async with serving(milter, tmp_path) as endpoint, await Session.open(endpoint) as session:
         await session.send(Letter(200_000))
-    pieces = [command.piece for command in milter.heard if isinstance(command, codec.Body)]
+    pieces = [bytes(command.piece) for command in milter.heard if isinstance(command, codec.Body)]
     assert [len(piece) for piece in pieces] == [65535, 65535, 65535, 3395]
     assert pieces[-1].endswith(b"\r\n")
 

@@ -41,6 +41,19 @@ def test_a_message_without_a_body_ends_with_the_empty_line():
     assert assembled([(b"A", b" b")]) == b"A: b\r\n\r\n"
 
 
+def test_a_field_that_comes_after_the_body_began_stands_in_the_header():
+    content = Content(1000)
+    content.add_header(b"A", b" a")
+    content.add_body(b"one\r\n")
+    content.add_header(b"B", b" b")
+    content.add_body(b"two\r\n")
+    assert content.together() == b"A: a\r\nB: b\r\n\r\none\r\ntwo\r\n"
+
+
+def test_a_lone_line_feed_right_at_the_begin_of_the_body_is_mended():
+    assert assembled([(b"A", b" a")], [b"\nx\n"]) == b"A: a\r\n\r\n\r\nx\r\n"
+
+
 @given(PIECES)
 def test_where_the_body_is_cut_makes_no_difference(pieces):
     assert assembled([], pieces) == assembled([], [b"".join(pieces)])
@@ -79,7 +92,7 @@ def test_above_the_limit_nothing_more_is_wanted_or_kept():
     assert not content.add_body(b"b")
     assert content.too_large
     assert content.size == 12
-    assert (content._header, content._body) == (b"", b"")
+    assert content._kept == b""
 
 
 def test_headers_alone_can_be_too_large():
@@ -120,4 +133,4 @@ def test_what_is_put_together_is_not_kept_twice():
     content.add_header(b"A", b" b")
     content.add_body(b"text\r\n")
     assert content.together() == b"A: b\r\n\r\ntext\r\n"
-    assert (content._header, content._body) == (b"", b"")
+    assert content._kept == b""

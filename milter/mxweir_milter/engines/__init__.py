@@ -8,9 +8,9 @@ from mxweir.service import SettingError
 from mxweir_milter.engines.exchange import Route
 from mxweir_milter.engines.names import Names
 from mxweir_milter.engines.rspamd import Rspamd
-from mxweir_milter.engines.sockets import Sockets
 from mxweir_milter.engines.spamd import Spamd
 from mxweir_milter.message import Message
+from mxweir_milter.sockets import Sockets
 from mxweir_milter.verdict import Scored
 
 

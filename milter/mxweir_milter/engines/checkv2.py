@@ -61,7 +61,7 @@ class Check:
         self._received = 0
         head = h11.Request(method="POST", target="/checkv2", headers=_headers(message, password))
         sent = self._http.send(head) or b"", message.content
-        self._http.send_with_data_passthrough(h11.Data(data=message.content))
+        self._http.send_with_data_passthrough(h11.Data(data=message.content))  # type: ignore[arg-type]
         self._http.send(h11.EndOfMessage())
         self.request = sent
         """What to send, in pieces."""

@@ -17,7 +17,7 @@ from typing import Protocol, cast
 from mxweir.endpoint import Endpoint, Inet, Unix
 from mxweir_milter.engines.error import EngineError
 from mxweir_milter.engines.names import Names
-from mxweir_milter.engines.sockets import READABLE, WRITABLE, Sockets
+from mxweir_milter.sockets import READABLE, WRITABLE, Sockets
 from mxweir_milter.verdict import Reason, Scored
 
 _CONNECT = 1.0
@@ -25,6 +25,9 @@ _CONNECT = 1.0
 
 _PIECE = 65536
 """Bytes of an answer that are read at once."""
+
+Pieces = Sequence[bytes | bytearray]
+"""A request in the order in which it is sent."""
 
 
 class Reader(Protocol):
@@ -59,7 +62,7 @@ class Route:
         await loop.create_connection(made, last, at.port, ssl=self.tls, server_hostname=name)
 
 
-async def exchange(route: Route, request: Sequence[bytes], reader: Reader, *, half_close: bool) -> Scored:
+async def exchange(route: Route, request: Pieces, reader: Reader, *, half_close: bool) -> Scored:
     """Send a request in its pieces, and give the answer; raises EngineError or OSError.
 
     With `half_close` our side of the connection is shut down after the request.
@@ -93,11 +96,11 @@ class _UnixExchange:
     """
 
     def __init__(
-        self, sockets: Sockets, path: str, request: Sequence[bytes], reader: Reader, half_close: bool
+        self, sockets: Sockets, path: str, request: Pieces, reader: Reader, half_close: bool
     ) -> None:
         self._sockets = sockets
         self._path = path
-        self._unsent = list(request)
+        self._unsent = request
         self._reader = reader
         self._half_close = half_close
         self._answer: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
@@ -165,7 +168,7 @@ class _UnixExchange:
         self._socket.close()
 
 
-def _left(pieces: list[bytes], sent: int) -> list[bytes]:
+def _left(pieces: Pieces, sent: int) -> Pieces:
     """What is still to be sent, when that many bytes are."""
     left = []
     for piece in pieces:
@@ -177,7 +180,7 @@ def _left(pieces: list[bytes], sent: int) -> list[bytes]:
 
 class _Exchange(asyncio.Protocol):
     def __init__(
-        self, request: Sequence[bytes], answer: "asyncio.Future[Scored]", reader: Reader, half_close: bool
+        self, request: Pieces, answer: "asyncio.Future[Scored]", reader: Reader, half_close: bool
     ) -> None:
         self._request = request
         self._answer = answer

@@ -31,7 +31,7 @@ _HEADER = re.compile(rb"\n(Spam|Content-length) *:([^\r\n]*)", re.IGNORECASE)
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
 
-def symbols_request(prologue: bytes, content: bytes) -> tuple[bytes, bytes]:
+def symbols_request(prologue: bytes, content: bytes | bytearray) -> tuple[bytes, bytes | bytearray]:
     """Ask for score and symbols of a message, which must end in a line end already; in pieces to send."""
     length = len(prologue) + len(content)
     return b"SYMBOLS SPAMC/1.5\r\nContent-length: %d\r\n\r\n%b" % (length, prologue), content

@@ -10,10 +10,9 @@ a moment later.
 """
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any
 
 from mxweir.config import Milter
 from mxweir.deadline import Deadline
@@ -22,9 +21,11 @@ from mxweir.serving import Listening
 from mxweir_milter.alarms import Alarm, Alarms
 from mxweir_milter.fronts import codec, replies
 from mxweir_milter.fronts.codec import CommandReader, ProtocolError
+from mxweir_milter.fronts.connection import Connection
 from mxweir_milter.fronts.dialogue import Dialogue, Spoken
 from mxweir_milter.message import Message
 from mxweir_milter.session import Session, Wanted
+from mxweir_milter.sockets import Sockets
 from mxweir_milter.verdict import Failed, Reason, Result
 
 Scan = Callable[[Message, Deadline], Coroutine[Any, Any, Result]]
@@ -38,9 +39,6 @@ _PROGRESS = 3.0
 _UNSENT = 2**20
 """Bytes of answers that a peer may leave unread; the longest honest one has some kilobytes."""
 
-_NO_SOCKET = -1
-"""A descriptor that nothing can be written to."""
-
 _CLOSING = 1.0
 """Seconds in which the last answers are written out at a stop."""
 
@@ -49,7 +47,12 @@ class AsyncioFront:
     """Serves the configured address and whatever socket the service manager hands over."""
 
     def __init__(
-        self, settings: Milter, new_session: Callable[[], Session], scan: Scan, observe: Observer
+        self,
+        settings: Milter,
+        new_session: Callable[[], Session],
+        scan: Scan,
+        observe: Observer,
+        sockets: Sockets | None = None,
     ) -> None:
         self._settings = settings
         self._listening: Listening | None = None
@@ -57,6 +60,7 @@ class AsyncioFront:
         self.new_session = new_session
         self.scan = scan
         self.observe = observe
+        self.sockets = sockets or Sockets()
         self.peers: set[Peer] = set()
         self.alarms = Alarms()
 
@@ -64,7 +68,7 @@ class AsyncioFront:
         """Listen and begin to serve; raises ServiceError."""
         settings = self._settings
         self._listening = Listening(["milter"], settings.socket_mode, settings.socket_group)
-        await self._listening.serve("milter", [settings.listen], lambda: Peer(self))
+        self._listening.hand_on("milter", [settings.listen], self._take, self.observe)
 
     @property
     def ended(self) -> bool:
@@ -104,85 +108,61 @@ class AsyncioFront:
         """Messages that have begun and are not answered; may be asked from any thread."""
         return sum(peer.in_message for peer in list(self.peers))
 
-    def take_in(self, peer: "Peer") -> bool:
-        """Count a connection; false when there are too many."""
-        if len(self.peers) >= self._settings.max_sessions:
-            self.observe(Trouble("too many sessions", f"max_sessions = {self._settings.max_sessions}"))
-            return False
-        self.peers.add(peer)
-        self._ended.clear()
-        return True
-
     def let_go(self, peer: "Peer") -> None:
         """Forget a connection."""
         self.peers.discard(peer)
         if not self.peers:
             self._ended.set()
 
+    def _take(self, connection: socket.socket) -> None:
+        if len(self.peers) >= self._settings.max_sessions:
+            self.observe(Trouble("too many sessions", f"max_sessions = {self._settings.max_sessions}"))
+            connection.close()
+            return
+        peer = Peer(self, connection)
+        self.peers.add(peer)
+        self._ended.clear()
+        # Who connects speaks first, and mostly has by now.
+        peer.read()
 
-class Peer(asyncio.Protocol):
-    """One connection of the mail server."""
 
-    def __init__(self, front: AsyncioFront) -> None:
+class Peer(Connection):
+    """One connection of the mail server, and the message that it has in hand."""
+
+    def __init__(self, front: AsyncioFront, connection: socket.socket) -> None:
+        super().__init__(front.sockets, connection)
         self._front = front
         self._reader = CommandReader()
         self._dialogue = Dialogue(front.new_session, front.observe)
-        self._transport: asyncio.Transport
-        self._descriptor = _NO_SOCKET
-        self._tcp: socket.socket | None = None
         self._unread = False
         self._scan: asyncio.Task[None] | None = None
         self._deadline: Deadline
         self._alarm: Alarm | None = None
 
-    # What asyncio calls
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, or close it when there are too many."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports inherit from nothing
-        if not self._front.take_in(self):
-            self._transport.abort()
-            return
-        self._transport.set_write_buffer_limits(high=_UNSENT)
-        connection = transport.get_extra_info("socket")
-        self._descriptor = connection.fileno()
-        if connection.family in (socket.AF_INET, socket.AF_INET6):
-            self._tcp = connection
-
-    def data_received(self, data: bytes) -> None:
+    def hear(self, data: bytes) -> None:
         """Do what the mail server says."""
-        if self._tcp is not None:
-            # Where a step has no reply, our kernel would keep its acknowledgement for 40 ms, and the mail
-            # server's the next step until it comes (Nagle). Linux forgets this option by and by: tcp(7).
-            self._tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        if self._unread:
+            self._unread = self.unsent > _UNSENT
         try:
             for command in self._reader.feed(data):
                 if self._scan is not None or self._unread:
                     self._interrupt(command)
                 if said := self._dialogue.take(command):
                     self._act(said)
+                    if not self.is_open:
+                        return
                 elif said is None:
                     self.close()
                     return
         except ProtocolError as error:
             self._front.observe(Trouble("milter protocol error", f"{error}; connection closed"))
-            self._descriptor = _NO_SOCKET
-            self._transport.abort()
+            self.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def lost(self) -> None:
         """Forget the connection, and stop working for it."""
-        self._descriptor = _NO_SOCKET
         self._abandon()
         self._dialogue.close()
         self._front.let_go(self)
-
-    def pause_writing(self) -> None:
-        """The peer is slow to read; as long as it asks nothing more, that is its own business."""
-        self._unread = True
-
-    def resume_writing(self) -> None:
-        """It has read."""
-        self._unread = False
 
     # What the front calls
 
@@ -190,11 +170,6 @@ class Peer(asyncio.Protocol):
     def in_message(self) -> bool:
         """Whether a message has begun and is not answered."""
         return self._dialogue.in_message
-
-    def close(self) -> None:
-        """End the session, once what was said is sent."""
-        self._descriptor = _NO_SOCKET
-        self._transport.close()
 
     def give_up(self, why: str) -> None:
         """Answer a message that is being scanned without its verdict."""
@@ -209,7 +184,7 @@ class Peer(asyncio.Protocol):
         elif isinstance(said, Spoken):
             self._speak(said)
         else:
-            self._write(said)
+            self._say(said)
 
     def _interrupt(self, command: codec.Command) -> None:
         """What comes before all was answered, and read: the end of it, or a ProtocolError."""
@@ -249,7 +224,7 @@ class Peer(asyncio.Protocol):
 
     def _still_waiting(self) -> None:
         if self._deadline.left() > 0:
-            self._write(replies.PROGRESS)
+            self._say(replies.PROGRESS)
             self._wait_on()
         else:
             self.give_up("the scanner did not keep it")
@@ -275,22 +250,13 @@ class Peer(asyncio.Protocol):
             self._dialogue.abandon()
 
     def _speak(self, spoken: Spoken) -> None:
-        self._write(spoken.packets)
-        if self._transport.is_closing():
-            self._dialogue.unheard(spoken.event)
-        else:
+        self._say(spoken.packets)
+        if self.is_open:
             self._dialogue.heard(spoken.event)
+        else:
+            self._dialogue.unheard(spoken.event)
 
-    def _write(self, packets: bytes) -> None:
-        """Send now what there is room for, and have the transport send what is left, and all that follows.
-
-        The transport itself sends at the end of the loop's turn, which costs a
-        message as much as one of its steps.
-        """
-        try:
-            sent = os.write(self._descriptor, packets)
-        except OSError:  # no room now, or no connection any more
-            sent = 0
-        if sent < len(packets):
-            self._descriptor = _NO_SOCKET
-            self._transport.write(packets[sent:])
+    def _say(self, packets: bytes) -> None:
+        self.send(packets)
+        # As long as it asks nothing more, what a peer leaves unread is its own business.
+        self._unread = self.unsent > _UNSENT

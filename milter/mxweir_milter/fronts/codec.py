@@ -28,9 +28,13 @@ LARGEST = 65536
 _LENGTH = Struct("!I")
 _THREE = Struct("!III")
 
+_BODY = ord("B")
+_LARGE = 4096
+"""Bytes from which on a piece of the body is better not copied."""
 
-_NOTHING_DEFINED = b"DL"
-"""No macros for a header field: Postfix says so before each, it takes nothing away, and is left out here."""
+_NOTHING_DEFINED = (b"DL", b"DB", b"DE")
+"""No macros for a header field, a piece of the body or the end: Postfix says so before each, it takes nothing
+away, and is left out here."""
 
 
 class ProtocolError(Exception):
@@ -97,9 +101,9 @@ class EndOfHeader(NamedTuple):
 
 
 class Body(NamedTuple):
-    """A piece of the body."""
+    """A piece of the body; a large one is a view of what was read."""
 
-    piece: bytes
+    piece: bytes | memoryview
 
 
 class End(NamedTuple):
@@ -173,7 +177,9 @@ class CommandReader:
             if after > end:
                 self._wanted = 4 + length
                 break
-            if length != 2 or data[start:after] != _NOTHING_DEFINED:
+            if length > _LARGE and data[start] == _BODY:
+                yield Body(memoryview(data)[start + 1 : after])
+            elif length != 2 or data[start:after] not in _NOTHING_DEFINED:
                 try:
                     command = _READERS[data[start]](data[start + 1 : after])
                 except (KeyError, ValueError, IndexError):
@@ -205,9 +211,10 @@ def _negotiate(data: bytes) -> Negotiate:
 
 def _texts(data: bytes) -> list[bytes]:
     """Texts that each end in NUL."""
-    if not data.endswith(b"\0"):
+    *texts, rest = data.split(b"\0")
+    if rest or not texts:
         raise ValueError
-    return data[:-1].split(b"\0")
+    return texts
 
 
 def _define(data: bytes) -> Define:
@@ -247,7 +254,9 @@ def _rcpt(data: bytes) -> Rcpt:
 
 
 def _header(data: bytes) -> Header:
-    name, value = _texts(data)
+    name, value, rest = data.split(b"\0")  # as _texts does; there are more of these than of all others
+    if rest:
+        raise ValueError
     return Header(name, value)
 
 

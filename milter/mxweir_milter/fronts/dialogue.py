@@ -79,6 +79,11 @@ class Spoken(NamedTuple):
     event: Scanned | None
 
 
+_Step = Callable[["Dialogue", Any], bytes | None]
+_Taken = tuple[str, bool, _Step]
+"""Of one kind of command: the step's name, whether it is answered, and what is done."""
+
+
 class Dialogue:
     """The state of one connection."""
 
@@ -89,7 +94,7 @@ class Dialogue:
         self._macros = Defined()
         self._actions = 0
         self._steps = 0
-        self._negotiated = False
+        self._taken: Mapping[type, _Taken] = {}
 
     @property
     def in_message(self) -> bool:
@@ -101,18 +106,18 @@ class Dialogue:
 
         Raises ProtocolError for what may not come first.
         """
-        kind = type(command)
-        if not self._negotiated or kind is codec.Negotiate:
+        taken = self._taken.get(type(command))
+        if taken is None:
+            if isinstance(command, codec.End) and self._taken:
+                return self._end(command)
             return self._negotiate(command)
-        if kind is codec.End:
-            return self._end(command)  # type: ignore[arg-type]
-        name, no_reply, step = self._STEP_OF[kind]
+        name, is_answered, step = taken
         try:
             reply = step(self, command)
         except Exception as error:  # noqa: BLE001 -- a fault of ours must cost a scan, never a message
             self._fault(name, error)
             reply = replies.CONTINUE
-        return b"" if self._steps & no_reply else reply
+        return reply if is_answered else b""
 
     def conclude(self, result: Result) -> Spoken:
         """The answer to the message that was wanted."""
@@ -169,7 +174,7 @@ class Dialogue:
         if not isinstance(command, codec.Negotiate):
             raise ProtocolError("the first command is no negotiation")
         self._actions, self._steps, answer = _negotiated(command)
-        self._negotiated = True
+        self._taken = self._at(self._steps)
         return answer
 
     def _define(self, command: codec.Define) -> bytes:
@@ -226,7 +231,7 @@ class Dialogue:
         self._session, self._macros = self._new_session(), Defined()
         return b""
 
-    _STEP_OF: ClassVar[Mapping[type, tuple[str, int, Callable[["Dialogue", Any], bytes | None]]]] = {
+    _STEP_OF: ClassVar[Mapping[type, tuple[str, int, _Step]]] = {
         codec.Define: ("define", 0, _define),
         codec.Connect: ("connect", Step.NO_REPLY_CONNECT.value, _connect),
         codec.Helo: ("helo", Step.NO_REPLY_HELO.value, _helo),
@@ -241,6 +246,12 @@ class Dialogue:
         codec.Quit: ("quit", 0, _quit),
     }
     """By command: the step's name, the bit that says that no answer is wanted, and what is done."""
+
+    @classmethod
+    @lru_cache(8)
+    def _at(cls, steps: int) -> Mapping[type, _Taken]:
+        """What is done with commands where these steps were agreed on."""
+        return {kind: (name, not steps & silent, step) for kind, (name, silent, step) in cls._STEP_OF.items()}
 
     def _end(self, command: codec.End) -> Wanted | Spoken:
         try:

@@ -7,6 +7,7 @@ the mail server than it does for us.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from mxweir_milter.fronts.codec import LARGEST
 from mxweir_milter.fronts.options import Options, Stage
@@ -64,8 +65,9 @@ def reply(code: str, enhanced: str, text: str) -> bytes:
     return packet(b"y", _texts(line.replace(b"%", b"%%")))
 
 
+@lru_cache(64)
 def add_header(name: bytes, value: bytes) -> bytes:
-    """Append a field at the end of the header."""
+    """Append a field at the end of the header; the same few are appended to most messages."""
     return packet(b"h", _texts(name, value))
 
 

@@ -17,10 +17,10 @@ from mxweir.endpoint import Inet, Unix
 from mxweir_milter.engines.exchange import Route
 from mxweir_milter.engines.names import Names
 from mxweir_milter.engines.rspamd import Rspamd
-from mxweir_milter.engines.sockets import Sockets
 from mxweir_milter.engines.spamd import Spamd
 from mxweir_milter.pool import Pool
 from mxweir_milter.scanner import Scanner
+from mxweir_milter.sockets import Sockets
 from mxweir_milter.testing import message, pool
 from mxweir_milter.verdict import Failed, Reason
 from mxweir_ops.lab.hostile import HostileEngine, Manner

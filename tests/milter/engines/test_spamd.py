@@ -10,10 +10,10 @@ from mxweir.endpoint import Inet, Unix
 from mxweir_milter.engines.error import EngineError
 from mxweir_milter.engines.exchange import Route
 from mxweir_milter.engines.names import Names
-from mxweir_milter.engines.sockets import Sockets
 from mxweir_milter.engines.spamc import symbols_request
 from mxweir_milter.engines.spamd import Spamd
 from mxweir_milter.received import prologue
+from mxweir_milter.sockets import Sockets
 from mxweir_milter.testing import CLIENT, ENVELOPE, message
 from mxweir_milter.verdict import Reason, Scored
 

@@ -377,8 +377,7 @@ async def test_an_answer_for_which_the_socket_has_no_room_arrives_whole_and_in_o
     async with serving(tmp_path, Scans(score(1.0))) as server, MailServer(server) as mta:
         await mta.negotiate()
         (peer,) = server.front.peers
-        connection = peer._transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        peer._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         mta.send(*ENVELOPE, *forged, *CONTENT, (b"E", b""))
         removed = [await mta.hear() for _ in forged]
         assert removed == [(b"m", b"\0\0\0\1x-spam-%d\0\0" % number) for number in range(600)]

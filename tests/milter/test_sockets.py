@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-from mxweir_milter.engines.sockets import READABLE, WRITABLE, Sockets
+from mxweir_milter.sockets import READABLE, WRITABLE, Sockets
 
 
 async def turns():

@@ -1,8 +1,8 @@
-"""Tells exchanges when their sockets are ready: one epoll of ours for all, which the event loop watches.
+"""Tells whose socket is ready: one epoll of ours for all, which the event loop watches.
 
-An exchange watches its socket for one answer. uvloop needs seven calls of the kernel
-to begin and to end that, beside an object of its own; an epoll needs one, and
-forgets a socket that is closed (Linux epoll(7)).
+A socket is watched for one message, or for one answer to it. uvloop needs seven
+calls of the kernel to begin and to end that, beside objects of its own; an epoll
+needs one, and forgets a socket that is closed (Linux epoll(7)).
 """
 
 import asyncio
@@ -43,4 +43,8 @@ class Sockets:
         for descriptor, events in self._epoll.poll(0):
             # One that was called before may have closed this one, or opened another of the same number.
             if ready := self._ready.get(descriptor):
-                ready(events)
+                try:
+                    ready(events)
+                except Exception as error:  # noqa: BLE001 -- of one, and no other shall wait for it
+                    what = {"message": "a socket that was ready was not served", "exception": error}
+                    asyncio.get_running_loop().call_exception_handler(what)
