@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from hashlib import pbkdf2_hmac
 from pathlib import Path
 from random import random
@@ -41,7 +42,7 @@ _NICE = 5
 """Where processors are short, lookups go before."""
 
 _MANY = 500
-"""After a look that found more changes, the next turn is work that can wait: hearing of so many is, too."""
+"""After a look that found more changes, the next turn is work that can wait: to hear of so many is, too."""
 
 _RESTS = 4
 """A comparison rests this many times as long as it works."""
@@ -170,23 +171,21 @@ class _Connection:
 
     def _follow(self, follower: Follower, source: Source, notified: bool) -> None:
         self._looked = self._heard = time.monotonic()
-
-        def turn() -> None:
-            self._turn(follower, source, notified)
-
         while True:
             if self._many:
-                self._aside(turn)
+                time.sleep(_BREATH)
+                self._aside(partial(self._turn, follower, source, notified, 0.0))
             else:
-                turn()
+                self._turn(follower, source, notified, self._rest or _TURN)
             self._compare(follower)
 
-    def _turn(self, follower: Follower, source: Source, notified: bool) -> None:
-        """Wait for a change, no longer than a turn, and take over what has come since the last look."""
+    def _turn(self, follower: Follower, source: Source, notified: bool, seconds: float) -> None:
+        """Wait so long for a change, and take over what has come since the last look."""
         began = time.monotonic()
-        poked = _wait(source, self._rest or _TURN, notified)
+        poked = _wait(source, seconds, notified)
         now = time.monotonic()
         self._heard, since = now, self._heard if now - began < _INSTANT else now
+        self._many = False
         self._mirror.check_place()
         poll = self._settings.postgres.poll if notified else _TURN
         thawed = self._mirror.frozen() != (self._state is Following.FROZEN)

@@ -195,7 +195,7 @@ class Mirror:
         return {key for key, _ in self._between(after, end)}
 
     def spare(self, after: bytes, end: bytes) -> None:
-        """PostgreSQL has what is stored behind `after`, up to and with `end`: no loss of it waits any more."""
+        """PostgreSQL has all that is stored behind `after`, up to and with `end`: nothing of it gets lost."""
         if spared := [key for key, _ in self._between(after, end, self._losses)]:
             with self._writing() as write:
                 for key in spared:
