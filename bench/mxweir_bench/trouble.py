@@ -49,7 +49,7 @@ _RUNS = 5
 _EPISODES = 3
 """What stops this machine for some milliseconds stops it for minutes: so each trouble comes three times."""
 
-_PAUSE = 0.2
+_PAUSE = 0.5
 """Seconds between two questions about unknown domains.
 
 Asking one and confirming it takes the load's processor for a millisecond: twenty a
