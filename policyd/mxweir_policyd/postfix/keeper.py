@@ -33,6 +33,11 @@ _BEAT_EVERY = 2.0
 
 _NICE = 10
 
+_DAMAGED = (
+    "a stored domain is damaged and cannot be read: the next comparison with PostgreSQL mends it, "
+    "or mxweir domains import, where it was given on this host"
+)
+
 
 def main() -> None:
     """Keep the tables until stdin ends. Signals to the whole service are for the daemon."""
@@ -65,10 +70,11 @@ def keep(settings: Settings) -> Iterator[tuple[Report | None, float]]:
                     _TURN,
                 )
                 backoff.succeeded()
-            except (PostfixMapError, lmdb.Error) as error:
+            except (PostfixMapError, lmdb.Error, ValueError, IndexError) as error:
                 tables.look_again()
                 wait = _TURN + backoff.failed(random())  # noqa: S311 - no secret
-                report = Report(trouble=str(error))
+                told_by_it = isinstance(error, PostfixMapError | lmdb.Error)
+                report = Report(trouble=str(error) if told_by_it else _DAMAGED)
             news = told is None or any(report[:3]) or report.trouble != told.trouble
             told = report
             yield report if news else None, wait
