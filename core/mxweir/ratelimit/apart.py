@@ -5,6 +5,10 @@ one before has room and is charged; when one refuses, or does not answer, what t
 others took is given back. So for a moment a question that is going to be refused
 may stand in the way of another, and that is all.
 
+Where a message takes part in one limit by several keys, those are asked at once: no
+order is between them. And whatever is asked in one turn of the loop goes to each
+master in one write, so the questions that wait walk side by side.
+
 That a question is a repeated one is found out before, by the one command that also
 remembers it.
 """
@@ -31,6 +35,12 @@ from mxweir.redis.errors import RedisError
 from mxweir.redis.script import Script
 from mxweir.redis.servers import Servers
 
+AT_ONCE = 64
+"""Keys of one question that are asked at once: a connection has room for some hundreds of calls."""
+
+_Call = Callable[[Callable[[object], None]], None]
+"""Asks something, and gives what it is handed the reply."""
+
 
 class Apart:
     """Asks Redis about one question by one call a limit."""
@@ -47,11 +57,20 @@ class Apart:
         _Walk(self, question, then).begin()
 
     def peek(self, question: Question, then: Callable[[Peek | RedisError], None]) -> None:
-        """Ask what is used; charges nothing."""
-        _Look(self, question, then).begin()
+        """Ask what is used, all masters at once; charges nothing."""
+        until, limits = self.until(), question.each()
+        calls: list[_Call] = [partial(self.call, limit, PEEK, until) for limit in limits]
+        if question.repeat is not None:
+            calls.append(partial(self.command, until, (b"MGET", question.repeat)))
+        _at_once(calls, lambda replies: then(_seen(limits, replies)))
 
     def call(
-        self, question: Question, mode: bytes, until: float, then: Callable[[object], None], *more: bytes
+        self,
+        question: Question,
+        mode: bytes,
+        until: float,
+        then: Callable[[object], None],
+        more: Sequence[bytes] = (),
     ) -> None:
         """Call the script about one limit; `until` is the time by our clock that the answer is waited for."""
         timeout = max(0.0, until - self._clock())
@@ -59,7 +78,7 @@ class Apart:
         arguments = [*arguments_of(question.shape, question.arguments, not_after, mode), *more]
         self._servers.eval(self._script, question.names, arguments, then, timeout)
 
-    def command(self, until: float, then: Callable[[object], None], *words: bytes) -> None:
+    def command(self, until: float, words: Sequence[bytes], then: Callable[[object], None]) -> None:
         """Give a command about the key that is its second word."""
         self._servers.ask(words, words[1], then, max(0.0, until - self._clock()))
 
@@ -80,10 +99,15 @@ class _Walk:
     ) -> None:
         self._apart = apart
         self._repeat = question.repeat
+        self._counters = question.shape.counters
         self._limits = question.each()
         self._then = then
         self._until = apart.until()
         self._at = 0
+        """How many were asked and have answered."""
+        self._replies: list[object] = []
+        """Of those that are asked now; None where there is none yet."""
+        self._missing = 0
         self._charged: list[tuple[Question, Asked]] = []
         self._said: list[Said] = []
 
@@ -93,7 +117,8 @@ class _Walk:
             self._ask()
             return
         lifetime = b"%d" % (REPEATS_SECONDS * 1000)
-        self._apart.command(self._until, self._known, b"SET", self._repeat, b"", b"NX", b"PX", lifetime)
+        mark = (b"SET", self._repeat, b"", b"NX", b"PX", lifetime)
+        self._apart.command(self._until, mark, self._known)
 
     def _known(self, reply: object) -> None:
         if isinstance(reply, RedisError):
@@ -104,84 +129,97 @@ class _Walk:
             self._ask()
 
     def _ask(self) -> None:
-        if self._at == len(self._limits):
+        """Ask the next limit, by all its keys or as many as are asked at once."""
+        asked = self._step()
+        if not asked:
             self._then(self._said)
-        else:
-            self._apart.call(self._limits[self._at], APART, self._until, self._heard)
-
-    def _heard(self, reply: object) -> None:
-        asked = readable(read_apart, reply)
-        limit = self._limits[self._at]
-        if not isinstance(asked, RedisError):
-            self._apart.learn(limit, asked.now)
-            if asked.late:
-                asked = RedisError("timeout", "it came too late to be done")
-        if isinstance(asked, RedisError):
-            self._give_back()
-            self._then(asked)
             return
-        if asked.wait > 0.0:
-            self._said.append(Said(0, self._at, asked.used, asked.wait))
-            if not limit.shape.counters[0].limit.observe:
-                self._give_back()
-                self._then(self._said)
-                return
-        else:
-            self._charged.append((limit, asked))
-        self._at += 1
-        self._ask()
+        self._replies, self._missing = [None] * len(asked), len(asked)
+        for place, limit in enumerate(asked):
+            self._apart.call(limit, APART, self._until, partial(self._hear, place))
 
-    def _give_back(self) -> None:
+    def _step(self) -> Sequence[Question]:
+        counters, first = self._counters, self._at
+        end, most = first, min(len(counters), first + AT_ONCE)
+        while end < most and counters[end].limit is counters[first].limit:
+            end += 1
+        return self._limits[first:end]
+
+    def _hear(self, place: int, reply: object) -> None:
+        self._replies[place] = reply
+        self._missing -= 1
+        if not self._missing:
+            self._weigh(self._replies)
+
+    def _weigh(self, replies: Sequence[object]) -> None:
+        """The first key that has no room, or no answer, ends it."""
+        end: RedisError | list[Said] | None = None
+        for at, reply in enumerate(replies, self._at):
+            limit = self._limits[at]
+            asked = self._read(limit, reply)
+            if isinstance(asked, RedisError):
+                end = asked if end is None else end
+            elif asked.wait <= 0.0:
+                self._charged.append((limit, asked))
+            elif end is None:
+                self._said.append(Said(0, at, asked.used, asked.wait))
+                end = None if self._counters[at].limit.observe else self._said
+        if end is None:
+            self._at += len(replies)
+            self._ask()
+            return
+        self._undo()
+        self._then(end)
+
+    def _read(self, limit: Question, reply: object) -> Asked | RedisError:
+        asked = readable(read_apart, reply)
+        if isinstance(asked, RedisError):
+            return asked
+        self._apart.learn(limit, asked.now)
+        return RedisError("timeout", "it came too late to be done") if asked.late else asked
+
+    def _undo(self) -> None:
         """Nobody waits for this: the answer is known. If it is lost, the charges run off by themselves."""
-        until = self._apart.until()
-        for limit, asked in self._charged:
-            self._apart.call(limit, GIVE_BACK, until, _ignore, b"%d" % asked.now, b"%d" % asked.before)
         if self._repeat is not None:
-            self._apart.command(until, _ignore, b"DEL", self._repeat)
+            self._apart.command(self._apart.until(), (b"DEL", self._repeat), _ignore)
+        self._give_back()
 
-
-class _Look:
-    """One question's figures, gathered from all masters at once."""
-
-    def __init__(self, apart: Apart, question: Question, then: Callable[[Peek | RedisError], None]) -> None:
-        self._apart = apart
-        self._repeat = question.repeat
-        self._limits = question.each()
-        self._then = then
-        self._open = 1
-        self._repeated = False
-        self._figures = [(0, 0.0)] * len(self._limits)
-        self._error: RedisError | None = None
-
-    def begin(self) -> None:
-        """Ask them all."""
+    def _give_back(self, _: object = None) -> None:
+        some, self._charged = self._charged[:AT_ONCE], self._charged[AT_ONCE:]
         until = self._apart.until()
-        if self._repeat is not None:
-            self._open += 1
-            self._apart.command(until, self._known, b"MGET", self._repeat)
-        for at, limit in enumerate(self._limits):
-            self._open += 1
-            self._apart.call(limit, PEEK, until, partial(self._heard, at))
-        self._settle()
+        calls = [
+            partial(self._apart.call, limit, GIVE_BACK, until, more=(b"%d" % asked.now, b"%d" % asked.before))
+            for limit, asked in some
+        ]
+        _at_once(calls, self._give_back)
 
-    def _known(self, reply: object) -> None:
-        if isinstance(reply, RedisError):
-            self._error = reply
-        self._repeated = reply == [b""]
-        self._settle()
 
-    def _heard(self, at: int, reply: object) -> None:
-        peek = readable(read_peek, reply, self._limits[at].shape)
+def _seen(limits: Sequence[Question], replies: Sequence[object]) -> Peek | RedisError:
+    """What the masters said of each limit and, behind that, of the mark, if there is one."""
+    figures: list[tuple[int, float]] = []
+    for limit, reply in zip(limits, replies, strict=False):
+        peek = readable(read_peek, reply, limit.shape)
         if isinstance(peek, RedisError):
-            self._error = peek
-        else:
-            (self._figures[at],) = peek.figures
-        self._settle()
+            return peek
+        figures += peek.figures
+    known = replies[len(limits) :]
+    return known[0] if known and isinstance(known[0], RedisError) else Peek(known == [[b""]], figures)
 
-    def _settle(self) -> None:
-        self._open -= 1
-        if not self._open:
-            self._then(self._error or Peek(self._repeated, self._figures))
+
+def _at_once(calls: Sequence[_Call], then: Callable[[Sequence[object]], None]) -> None:
+    """Make these calls; `then` gets their replies, in the calls' order, once the last has come."""
+    replies: list[object] = [None] * len(calls)
+    missing = len(calls)
+
+    def heard(place: int, reply: object) -> None:
+        nonlocal missing
+        replies[place] = reply
+        missing -= 1
+        if not missing:
+            then(replies)
+
+    for place, call in enumerate(calls):
+        call(partial(heard, place))
 
 
 def _ignore(_: object) -> None:

@@ -110,13 +110,9 @@ def test_a_message_is_answered_and_charged_as_by_one_process(
     assert servers.keys_without_expiry() == []
 
 
-def test_as_many_keys_as_a_message_may_have_are_asked_about_at_once(
-    counted: Callable[..., Counted], servers: Direct
-) -> None:
+def test_as_many_keys_as_a_message_may_have_are_asked_about(counted: Callable[..., Counted]) -> None:
     shared = counted(*loads('[[limit]]\nname = "n"\nkey = ["from", "recipient"]\nrate = "2/day"').limit).at(0)
-    # In a Cluster each is a call of its own.
-    keys = 50 if servers.clustered else 1000
-    facts = message(["a@x.example"], [], [f"r{number}@one.example" for number in range(keys)])
+    facts = message(["a@x.example"], [], [f"r{number}@one.example" for number in range(1000)])
     assert [shared.anew(facts)[0].refusal is None for _ in range(3)] == [True, True, False]
     assert {getattr(event, "by", event) for event in shared.told.events} == {"redis"}
 
@@ -128,9 +124,7 @@ def test_a_message_of_a_thousand_recipients_may_take_part_in_two_limits_by_recip
         f'[[limit]]\nname = "pair{n}"\nkey = ["from", "recipient"]\nrate = "{2 + n}/hour"\n' for n in range(2)
     )
     limits = counted(*loads(text).limit).at(0)
-    # One call a key would take too long in a Cluster; there the process decides.
-    many = 5 if limits.servers.clustered else 1000
-    facts = message(["a@x.example"], [], [f"r{n}@one.example" for n in range(many)])
+    facts = message(["a@x.example"], [], [f"r{n}@one.example" for n in range(1000)])
     outcomes = [limits.anew(facts)[0].refusal for _ in range(3)]
     assert [refusal and (refusal.limit.name, refusal.key, refusal.figure) for refusal in outcomes] == [
         None,
