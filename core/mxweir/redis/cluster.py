@@ -19,6 +19,7 @@ from mxweir.redis.call import Call
 from mxweir.redis.client import Client
 from mxweir.redis.dial import Manners, greet, open_link
 from mxweir.redis.errors import RedisError
+from mxweir.redis.gathering import GatheringLink
 from mxweir.redis.master import Master
 from mxweir.redis.replies import error_of
 from mxweir.redis.slots import SLOTS, Range, ranges_of, redirect_of, slot_of
@@ -169,7 +170,9 @@ class Cluster(Client):
             async def find() -> Endpoint:
                 return node
 
-            master = self._masters[node] = Master(self._manners, find, self._astray, self._stale.set)
+            master = self._masters[node] = Master(
+                self._manners, find, self._astray, self._stale.set, GatheringLink
+            )
             master.endpoint = node
             master.start()
         return master

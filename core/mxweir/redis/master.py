@@ -13,6 +13,7 @@ from typing import Any
 from mxweir.background import go_on
 from mxweir.backoff import Backoff
 from mxweir.breaker import Breaker, Change, Settings, State
+from mxweir.clock import Clock
 from mxweir.endpoint import Endpoint
 from mxweir.events import Trouble, Unanswered
 from mxweir.redis.call import Call, Words
@@ -35,7 +36,8 @@ class Master:
 
     `find` says where it is, each time anew, or raises RedisError. `astray` is asked
     about each error reply, and says whether it has taken the call into its hands;
-    `lost` is called when a connection has ended or was not to be had.
+    `lost` is called when a connection has ended or was not to be had. `make` makes
+    what calls go over.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class Master:
         find: Callable[[], Awaitable[Endpoint]],
         astray: Callable[["Master", Call, str], bool] = lambda *_: False,
         lost: Callable[[], None] = lambda: None,
+        make: Callable[[Clock], Link] = Link,
     ) -> None:
         self._manners = manners
         self._find = find
         self._astray = astray
         self._lost = lost
+        self._make = make
         self._clock = manners.clock
         self._link: Link | None = None
         self._breaker = Breaker(_BREAKER, self._clock())
@@ -63,6 +67,8 @@ class Master:
         """Where it was found last."""
         self.answered = 0
         """Calls that had a reply."""
+        self._bringing: dict[str, Call] = {}
+        """By a script's hash, the call that brought it last, for itself and those behind it."""
         self._full = False
         """Whether it refused to write, and no script has been done since."""
 
@@ -172,7 +178,7 @@ class Master:
 
     async def _connect(self, endpoint: Endpoint) -> Link:
         manners = self._manners
-        link = await open_link(endpoint, manners.tls, lambda: Link(self._clock))
+        link = await open_link(endpoint, manners.tls, lambda: self._make(self._clock))
         try:
             role = await greet(link, manners.login, manners.database, manners.scripts.values())
             now = await time_of(link)
@@ -235,8 +241,12 @@ class Master:
         """Whether an error reply is one that the caller need not see: the call goes out again."""
         link = self._link
         if text.startswith("NOSCRIPT") and call.script is not None and link is not None and link.has_room():
-            call.words = ("EVAL", call.script.source, *call.words[2:])
-            call.script = None
+            first = self._bringing.get(call.script.sha)
+            if first is None or first.then is None:
+                self._bringing[call.script.sha] = call
+                call.words = ("EVAL", call.script.source, *call.words[2:])
+                call.script = None
+            # Else it comes behind the one that brings the script, and finds it there.
             if call.asking:
                 link.ask(("ASKING",), call.deadline - call.sent)
             link.send(call)

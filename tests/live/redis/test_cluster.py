@@ -2,17 +2,48 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
+from mxweir.config import loads
+from mxweir.events import Counted
+from mxweir.facts import AnyFacts, ContentFacts, Folder
+from mxweir.ratelimit.limits import Limits, Outcome
+from mxweir.ratelimit.shared import Shared
 from mxweir.redis.script import Script
 from mxweir.redis.slots import slot_of
+from mxweir.testing import question
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import wait_until
 from mxweir_ops.lab.redis_topologies import Cluster
 
 KEYS = [f"key{n}" for n in range(12)]
+
+FOLDER = Folder()
+BY_SENDER = """
+[[limit]]
+name = "sender"
+key = "sender"
+rate = "2/day"
+
+[[limit]]
+name = "domain"
+key = "sender_domain"
+rate = "200/day"
+"""
+BY_REPLY_TO = """
+[[limit]]
+name = "pair"
+key = ["reply_to", "recipient"]
+rate = "2/day"
+
+[[limit]]
+name = "reply-to"
+key = "reply_to"
+unit = "message"
+rate = "1/day"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +144,53 @@ async def test_a_master_that_comes_back_is_asked_again(cluster, connected):
         cluster.nodes[2].start()
         await load.well(time.monotonic())
     assert int(cluster.nodes[2].cli("GET", key)) > 0
+
+
+async def decided(asker, rules: str, *facts: AnyFacts) -> Sequence[Outcome]:
+    """What the limits say, by a process that remembers nothing and has all the time that it takes."""
+    limits = Limits(loads(rules).limit, FOLDER)
+    shared = Shared(limits, asker.servers, "mxweir", time.monotonic, asker.told, 20.0)
+    answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+    shared.decide(facts, answer.set_result)
+    return await answer
+
+
+async def test_questions_that_wait_travel_together_to_each_master(shared, connected):
+    asker = await connected(shared.url)
+    senders = [f"s{n}@a.example" for n in range(120)]
+    facts = [question(sender=sender, instance=sender, folder=FOLDER) for sender in senders]
+
+    def count(section: str, name: str) -> int:
+        return sum(int(node.info(section).get(name, 0)) for node in shared.masters)
+
+    def scripts() -> int:
+        return sum(node.calls("evalsha") + node.calls("eval") for node in shared.masters)
+
+    before = count("stats", "total_reads_processed"), scripts()
+    assert [outcome.refusal for outcome in await decided(asker, BY_SENDER, *facts)] == [None] * 120
+    reads, calls = count("stats", "total_reads_processed") - before[0], scripts() - before[1]
+    assert calls >= 240  # and 120 marks, and what asks for these figures
+    assert reads < calls / 3
+
+
+async def test_a_message_of_hundreds_of_recipients_is_counted_in_redis_all_or_nothing(shared, connected):
+    asker = await connected(shared.url)
+    message = ContentFacts(
+        client=FOLDER.client[b"192.0.2.1"],
+        sender=FOLDER.sender[b"s@s.example"],
+        helo=b"",
+        sasl_username=b"",
+        instance=b"",
+        size_in_bytes=1,
+        recipients=tuple(FOLDER.recipient[b"r%d@one.example" % number] for number in range(700)),
+        recipient_count=700,
+        authors=(),
+        repliers=(FOLDER.sender[b"many@x.example"],),
+    )
+    rules = [(await decided(asker, BY_REPLY_TO, message))[0].refusal for _ in range(3)]
+    # What the second limit refuses is given back to the first: it never finds a pair that is full.
+    assert [rule and rule.limit.name for rule in rules] == [None, "reply-to", "reply-to"]
+    assert {event.by for event in asker.told.events if isinstance(event, Counted)} == {"redis"}
 
 
 async def test_channels_are_heard_whichever_node_they_are_published_at(shared, connected):
