@@ -23,7 +23,7 @@ if not_after > 0 and now > not_after then
   return {now, 'late'}
 end
 
-local PEEK, APART, GIVE_BACK = '1', '2', '3'
+local CHARGE, PEEK, APART, GIVE_BACK = '0', '1', '2', '3'
 local RATE, WINDOW, DISTINCT = 0, 1, 2
 local PARTS = 60           -- of a window: arithmetic.SLICES
 local LATE = 0.999         -- of a part, when it is told by its time: memory._LATE
@@ -40,7 +40,7 @@ local KEYS, ARGV, call, pack, unpack_struct, floor, ceil, min, format =
 local kinds, firsts, seconds, observes, places = {}, {}, {}, {}, {}
 local lifetime, count = unpack_struct('<dd', shape)
 local repeats = lifetime > 0 and 1 or 0
-local plain, arguments = true, repeats
+local plain, arguments = mode == CHARGE, repeats
 for i = 1, count do
   local kind, first, second, flags = unpack_struct('<dddd', shape, 32 * i - 15)
   if kind == RATE then
@@ -58,11 +58,122 @@ for i = 1, count do
 end
 
 -- By where the key stands.
-local values = {}
-for first = 1, #KEYS, MOST do
-  local some = call('MGET', unpack(KEYS, first, min(first + MOST - 1, #KEYS)))
-  if #KEYS <= MOST then values = some break end
-  for k = 1, #some do values[first + k - 1] = some[k] end
+local function read()
+  local values = {}
+  for first = 1, #KEYS, MOST do
+    local some = call('MGET', unpack(KEYS, first, min(first + MOST - 1, #KEYS)))
+    if #KEYS <= MOST then return some end
+    for k = 1, #some do values[first + k - 1] = some[k] end
+  end
+  return values
+end
+
+local values, reply = read(), {now}
+local questions = (#KEYS - repeats) / count
+
+local function expiry(at)
+  return format('%d', min(at, now + LONGEST) / 1000 + 1)
+end
+
+-- Repeated questions are known by their marks, which stand in numbered sets. Each takes marks for one lifetime; the
+-- one before it is looked at too, so a mark is known for one lifetime at least, and for two at most. The first key
+-- says which number takes marks now, and until when.
+local known, all = {}, {}
+local number, last, due
+if repeats == 1 then
+  number, last = 0, 0
+  if values[1] and #values[1] == 16 then number, last = unpack_struct('<dd', values[1]) end
+  due = now > last
+  if due then number = number + 1 end
+end
+
+local function set_of(number)
+  return KEYS[1] .. ':' .. number
+end
+
+if repeats == 1 then
+  for question = 0, questions - 1 do
+    all[question + 1] = ARGV[HEAD + question * arguments + 1]
+  end
+  for before = 0, 1 do
+    for k, found in ipairs(call('SMISMEMBER', set_of(number - before), unpack(all))) do
+      if found == 1 then known[all[k]] = true end
+    end
+  end
+end
+
+-- A set that takes its first marks gets its expiry, and the last but one goes, before its own: there may be many
+-- marks in it, and Redis would free them in the midst of its other work.
+local function write_marks(marks)
+  if #marks == 0 then return end
+  call('SADD', set_of(number), unpack(marks))
+  local ahead = lifetime * 1000000
+  if not due and last <= now + ahead then return end
+  call('SET', KEYS[1], pack('<dd', number, now + ahead), 'PXAT', expiry(now + 2 * ahead))
+  if due then
+    call('PEXPIREAT', set_of(number), expiry(now + 2 * ahead))
+    call('UNLINK', set_of(number - 2))
+  end
+end
+
+-- A key that lives long enough, and no longer than a new one would, is changed in place and keeps its expiry.
+local expiries = {}
+local function write_rate(key, used, rate, last)
+  local ahead = used / rate
+  if ahead > LONGEST then ahead = LONGEST end
+  local empty = now + ahead
+  if last >= empty and last <= empty + AGAIN + SECOND then
+    call('SETRANGE', key, '0', pack('<dd', used, now))
+    return
+  end
+  local second = ceil((empty + (last > 0 and AGAIN or MARGIN)) / SECOND)
+  local at = expiries[second]
+  if not at then
+    at = format('%d000', second)
+    expiries[second] = at
+  end
+  call('SET', key, pack('<ddd', used, now, second * SECOND), 'PXAT', at)
+end
+
+-- Nearly every call: all limits are rates that take one each time and none only observes, no question is a repeated
+-- one, and all have room. So nobody looks twice at a key, and the reply is empty. Nothing is written before that is
+-- known; whatever it is that this does not see to, the rest of the script begins anew.
+if plain and not next(known) then
+  local uses, told = {}, {}
+  for question = 1, questions do
+    local base, mark = repeats + (question - 1) * count, all[question]
+    if mark then
+      if told[mark] then plain = false break end
+      told[mark] = true
+    end
+    for i = 1, count do
+      local key = KEYS[base + i]
+      local used = uses[key]
+      if not used then
+        local stored, at, last = values[base + i], now, 0
+        used = 0
+        if stored and #stored == 24 then used, at, last = unpack_struct('<ddd', stored) end
+        used, values[base + i] = used - (now - at) * firsts[i], last
+        if used < 0 then used = 0 end
+      end
+      used = used + 1
+      if used > seconds[i] + ROUNDING then plain = false break end
+      uses[key] = used
+    end
+    if not plain then break end
+  end
+  if plain then
+    write_marks(all)
+    for base = repeats, #KEYS - 1, count do
+      for i = 1, count do
+        local key = KEYS[base + i]
+        if uses[key] then write_rate(key, uses[key], firsts[i], values[base + i]) end
+        uses[key] = false
+      end
+    end
+    return reply
+  end
+  values = read()
 end
 
 -- Rates, each key where it stands first: how many events are in use, until when it lives, whether it is to be
@@ -89,7 +200,6 @@ for base = repeats, #KEYS - 1, count do
   end
 end
 
-local reply = {now}
 local function say(question, limit, used, wait)
   local n = #reply
   reply[n + 1], reply[n + 2] = question, limit
@@ -180,10 +290,6 @@ local function micros(number)
   return format('%.0f', number)
 end
 
-local function expiry(at)
-  return format('%d', min(at, now + LONGEST) / 1000 + 1)
-end
-
 local function ask_distinct(i, key, value)
   local over = micros(now - seconds[i])
   local held = call('ZCARD', key)
@@ -248,40 +354,11 @@ local function decide(question, base)
   return true
 end
 
--- Where all limits are rates that take one each time and none only observes: the same without a call in between.
-local function decide_rates(question, base)
-  for i = 1, count do
-    if uses[same[base + i] or base + i] + 1 > seconds[i] + ROUNDING then return decide(question, base) end
-  end
-  for p = base + 1, base + count do
-    local first = same[p] or p
-    uses[first], changed[first] = uses[first] + 1, true
-  end
-  return true
-end
-
--- A key that lives long enough, and no longer than a new one would, is changed in place and keeps its expiry.
-local expiries = {}
-local function write_rate(i, p)
-  local used, last = uses[p], ends[p]
-  local empty = now + min(used / firsts[i], LONGEST)
-  if last >= empty and last <= empty + AGAIN + SECOND then
-    call('SETRANGE', KEYS[p], '0', pack('<dd', used, now))
-    return
-  end
-  local second = ceil((empty + (last > 0 and AGAIN or MARGIN)) / SECOND)
-  local at = expiries[second]
-  if not at then
-    at = format('%d000', second)
-    expiries[second] = at
-  end
-  call('SET', KEYS[p], pack('<ddd', used, now, second * SECOND), 'PXAT', at)
-end
-
 local function write()
   for base = repeats, #KEYS - 1, count do
     for i = 1, count do
-      if changed[base + i] then write_rate(i, base + i) end
+      local p = base + i
+      if changed[p] then write_rate(KEYS[p], uses[p], firsts[i], ends[p]) end
     end
   end
   for key, parts in pairs(windows) do
@@ -298,60 +375,11 @@ local function write()
   end
 end
 
--- Repeated questions are known by their marks, which stand in numbered sets. Each takes marks for one lifetime; the
--- one before it is looked at too, so a mark is known for one lifetime at least, and for two at most. The first key
--- says which number takes marks now, and until when.
-local known, marks = {}, {}
-local number, last, due
-if repeats == 1 then
-  number, last = 0, 0
-  if values[1] and #values[1] == 16 then number, last = unpack_struct('<dd', values[1]) end
-  due = now > last
-  if due then number = number + 1 end
-end
-
-local function set_of(number)
-  return KEYS[1] .. ':' .. number
-end
-
-local function marks_of(questions)
-  if arguments == 1 then return {unpack(ARGV, HEAD + 1)} end
-  local all = {}
-  for question = 0, questions - 1 do
-    all[question + 1] = ARGV[HEAD + question * arguments + 1]
-  end
-  return all
-end
-
-local function find_known(questions)
-  local all = marks_of(questions)
-  for before = 0, 1 do
-    for k, found in ipairs(call('SMISMEMBER', set_of(number - before), unpack(all))) do
-      if found == 1 then known[all[k]] = true end
-    end
-  end
-end
-
--- A set that takes its first marks gets its expiry, and the last but one goes, before its own: there may be many
--- marks in it, and Redis would free them in the midst of its other work.
-local function write_marks()
-  if #marks == 0 then return end
-  call('SADD', set_of(number), unpack(marks))
-  local ahead = lifetime * 1000000
-  if not due and last <= now + ahead then return end
-  call('SET', KEYS[1], pack('<dd', number, now + ahead), 'PXAT', expiry(now + 2 * ahead))
-  if due then
-    call('PEXPIREAT', set_of(number), expiry(now + 2 * ahead))
-    call('UNLINK', set_of(number - 2))
-  end
-end
-
 local function ceiled(number)
   return min(ceil(number), LONGEST)
 end
 
 if mode == PEEK then
-  if repeats == 1 then find_known(1) end
   reply[2] = next(known) and 1 or 0
   for i = 1, count do
     local used, wait = ask(0, i, repeats + i)
@@ -396,15 +424,13 @@ if mode == GIVE_BACK then
   return reply
 end
 
-local answer = plain and decide_rates or decide
-local questions = (#KEYS - repeats) / count
-if repeats == 1 then find_known(questions) end
+local marks = {}
 for question = 0, questions - 1 do
-  local mark = repeats == 1 and ARGV[HEAD + question * arguments + 1]
-  if not known[mark] and answer(question, repeats + question * count) and mark then
+  local mark = all[question + 1]
+  if not (mark and known[mark]) and decide(question, repeats + question * count) and mark then
     known[mark], marks[#marks + 1] = true, mark
   end
 end
-write_marks()
+write_marks(marks)
 write()
 return reply

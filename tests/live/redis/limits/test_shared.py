@@ -104,8 +104,9 @@ def test_a_question_is_charged_once_whichever_process_is_asked(rules):
 
 def test_a_repeated_question_in_one_row_is_charged_once(rules):
     limits = rules(SENDER)
-    assert refused(limits.anew(*[question(instance="a.b.c")] * 5)) == [None] * 5
-    assert limits.figures(question()) == {"sender": "1/3"}
+    same, other = question(instance="a.b.c"), question(instance="d.e.f")
+    assert refused(limits.anew(same, same, other, same)) == [None] * 4
+    assert limits.figures(question()) == {"sender": "2/3"}
 
 
 def test_a_charged_question_is_known_for_two_minutes_also_when_the_clock_is_set_back(rules):
