@@ -14,14 +14,15 @@ Write = Callable[[bytes], object]
 
 
 class Owed:
-    """An answer that is not known yet."""
+    """An answer that is not known yet.
 
-    __slots__ = ("known", "reply")
+    It begins without attributes of its own: there is one a question, and setting them would cost more
+    than making it.
+    """
 
-    def __init__(self) -> None:
-        self.reply: bytes | None = None
-        self.known: Callable[[], None] = lambda: None
-        """Called when it is."""
+    reply: bytes | None = None
+    known: Callable[[], None] = staticmethod(lambda: None)
+    """Called when it is."""
 
 
 class Debts:
@@ -69,7 +70,9 @@ class Debts:
     def settle_all(self, owed: Iterable[Owed], reply: bytes) -> None:
         """All of these have the same answer."""
         for one in owed:
-            self.settle(one, reply)
+            self.open -= 1
+            one.reply = reply
+            one.known()
 
 
 class Answers:
@@ -90,13 +93,16 @@ class Answers:
         self._waiting.append(answer)
         if isinstance(answer, Owed):
             answer.known = self._go_on
+            if answer.reply is None:
+                return
         self._go_on()
 
     def _go_on(self) -> None:
-        while self._waiting:
-            answer = self._waiting[0]
+        waiting = self._waiting
+        while waiting:
+            answer = waiting[0]
             reply = answer.reply if isinstance(answer, Owed) else answer
             if reply is None:
                 return
-            self._waiting.popleft()
+            waiting.popleft()
             self._write(reply)

@@ -223,7 +223,7 @@ class Shapes:
             return None
         shape = self.shape(tuple(asked), bool(facts.instance))
         if shape.repeats:
-            arguments.insert(0, self.mark(facts.instance, facts.state, facts.recipient.given))
+            arguments.insert(0, mark((facts.instance, facts.state, encoded(facts.recipient.given))))
         names = tuple(counter.name(key) for counter, key in zip(asked, keys, strict=True))
         return Question(shape, tuple(keys), names, tuple(arguments), tuple(costs))
 
@@ -238,10 +238,10 @@ class Shapes:
             found = self._shapes[counters, repeats] = Shape(counters, self._seen if repeats else b"")
         return found
 
-    def mark(self, instance: bytes, state: bytes, recipient: str) -> bytes:
-        """The mark by which a repeated question is known; `instance` is not empty."""
-        told = b"%b\n%b\n%b" % (instance, state, encoded(recipient))
-        return blake2b(told, digest_size=12).digest()
+
+def mark(told: tuple[bytes, bytes, bytes]) -> bytes:
+    """The mark by which a repeated question is known: of its instance (not empty), state and recipient."""
+    return blake2b(b"%b\n%b\n%b" % told, digest_size=12).digest()
 
 
 def encoded(text: str) -> bytes:

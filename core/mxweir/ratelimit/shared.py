@@ -136,11 +136,13 @@ class Shared:
         facts: Callable[[], Sequence[AnyFacts]],
         questions: int,
         then: Callable[[Mapping[int, Outcome]], None],
+        waited: float,
     ) -> None:
         """Ask about so many questions of one shape that are packed already, and known to be worth asking.
 
         `then` gets the outcomes of those that did not simply pass, by their number. Not for a Cluster.
-        `facts` makes the facts of all when there is a need for them.
+        `facts` makes the facts of all when there is a need for them. The first has `waited` so many seconds
+        of the timeout.
         """
         sent = self._clock()
         self._talkers.row(shape, names)
@@ -156,7 +158,7 @@ class Shared:
                 else {}
             )
 
-        cast("Together", self._asker).send(shape, names, arguments, questions, heard)
+        cast("Together", self._asker).send(shape, names, arguments, questions, heard, waited)
 
     def decide_alone(self, facts: AnyFacts, now: float) -> Outcome:
         """What the limits of this process say, while Redis cannot be asked."""

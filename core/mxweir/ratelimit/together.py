@@ -57,8 +57,12 @@ class Together:
         arguments: Sequence[bytes],
         questions: int,
         then: Callable[[Sequence[Said] | RedisError], None],
+        waited: float = 0.0,
     ) -> None:
-        """Ask about so many questions of one shape that are packed already."""
+        """Ask about so many questions of one shape that are packed already.
+
+        The first has `waited` so many seconds of the timeout.
+        """
 
         def read(reply: object) -> None:
             answer = readable(read_reply, reply, shape, questions)
@@ -68,8 +72,9 @@ class Together:
             self._servers.offset(names[0]).learn(answer.now)
             then(RedisError("timeout", "it came too late to be done") if answer.late else answer.said)
 
-        not_after = self._servers.offset(names[0]).not_after(self._timeout)
-        self._call(shape, names, arguments_of(shape, arguments, not_after, CHARGE), read)
+        timeout = max(0.0, self._timeout - waited)
+        not_after = self._servers.offset(names[0]).not_after(timeout)
+        self._call(shape, names, arguments_of(shape, arguments, not_after, CHARGE), read, timeout)
 
     def peek(self, question: Question, then: Callable[[Peek | RedisError], None]) -> None:
         """Ask what is used; charges nothing."""
@@ -78,7 +83,9 @@ class Together:
             then(readable(read_peek, reply, question.shape))
 
         names, arguments = packed([question])
-        self._call(question.shape, names, arguments_of(question.shape, arguments, 0, PEEK), read)
+        self._call(
+            question.shape, names, arguments_of(question.shape, arguments, 0, PEEK), read, self._timeout
+        )
 
     def _call(
         self,
@@ -86,5 +93,6 @@ class Together:
         names: Sequence[bytes],
         arguments: Sequence[bytes],
         then: Callable[[object], None],
+        timeout: float,
     ) -> None:
-        self._servers.eval(self._script, [*shape.begin, *names], arguments, then, self._timeout)
+        self._servers.eval(self._script, [*shape.begin, *names], arguments, then, timeout)

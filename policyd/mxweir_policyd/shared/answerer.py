@@ -21,6 +21,15 @@ _AT_A_TIME = 16
 In one call, Redis and this process would each wait for the other to be done with all of them.
 """
 
+_UNDER_WAY = 2
+"""Calls that Redis has at a time: one that it counts, and one for when it is done with that.
+
+What comes meanwhile waits here and travels together: a call costs both sides as much as some questions.
+"""
+
+_WHOLE = 32
+"""Questions that do not wait: a Redis far away would hold up more than it needs."""
+
 
 class SharedAnswerer(Answerer):
     """Sends the questions of one turn together; each answer is owed until Redis has spoken."""
@@ -40,6 +49,9 @@ class SharedAnswerer(Answerer):
             return super().answer(requests)
         now = self.clock()
         replies: list[bytes | Owed] = []
+        row, waiting = pipeline.row, len(pipeline.row.owed)
+        if not waiting:
+            row.since = now
         while (begun := len(replies)) < len(requests):
             rest = requests[begun:]
             pipeline.gather(rest, replies, now)
@@ -48,8 +60,8 @@ class SharedAnswerer(Answerer):
                 self.tell_passed(at_once, now)
             if len(replies) < len(requests):
                 replies.append(self.decide(requests[len(replies)], now))
-        for row in pipeline.row.take():
-            self._send(row, now)
+        self.debts.open += len(row.owed) - waiting
+        self._send_row(pipeline)
         return replies
 
     def conclude(
@@ -70,30 +82,47 @@ class SharedAnswerer(Answerer):
     def _by_limits(self, facts: Facts, outcome: Outcome, started: float) -> bytes | Owed:
         return self.guarded(lambda: self.tell(facts, by_limits(outcome), started))
 
-    def _send(self, row: Row, started: float) -> None:
+    def _send_row(self, pipeline: SharedPipeline) -> None:
+        """Ask Redis about what waits, unless it has enough to do."""
+        row = pipeline.row
+        if row.under_way < _UNDER_WAY or len(row.asked) >= _WHOLE:
+            for part in row.take():
+                self._send(pipeline, part)
+
+    def _send(self, pipeline: SharedPipeline, row: Row) -> None:
         """Ask Redis about a row of questions, and settle what is owed for them when it has spoken."""
-        pipeline = self.pipeline
-        self.debts.open += len(row.owed)
+        pipeline.row.under_way += 1
 
         def facts() -> Sequence[Facts]:
             return list(map(pipeline.facts, row.asked))
 
         def heard(outcomes: Mapping[int, Outcome]) -> None:
-            passed = row.without(outcomes) if outcomes else row
-            pipeline.limits.repeats.add_all(passed.identities)
-            self.debts.settle_all(passed.owed, PASSED)
-            for number, outcome in outcomes.items():
-                self._settle(row, number, outcome, started)
-            if passed.asked:
-                self.tell_passed(passed.asked, started)
+            pipeline.row.under_way -= 1
+            try:
+                # First, so that Redis counts while we write answers.
+                self._send_row(pipeline)
+            finally:
+                self._settle_row(pipeline, row, outcomes)
 
-        pipeline.shared.decide_row(row.shape, row.names, row.arguments, facts, len(row.asked), heard)
+        waited = self.clock() - row.since
+        shared = pipeline.shared
+        shared.decide_row(row.shape, row.names, row.arguments, facts, len(row.asked), heard, waited)
 
-    def _settle(self, row: Row, number: int, outcome: Outcome, started: float) -> None:
+    def _settle_row(self, pipeline: SharedPipeline, row: Row, outcomes: Mapping[int, Outcome]) -> None:
+        """Redis has spoken: `outcomes` are those of questions that did not simply pass."""
+        passed = row.without(outcomes) if outcomes else row
+        pipeline.limits.repeats.add_all(passed.identities)
+        self.debts.settle_all(passed.owed, PASSED)
+        for number, outcome in outcomes.items():
+            self._settle(pipeline, row, number, outcome)
+        if passed.asked:
+            self.tell_passed(passed.asked, row.since)
+
+    def _settle(self, pipeline: SharedPipeline, row: Row, number: int, outcome: Outcome) -> None:
         """A question that did not simply pass."""
         if outcome.refusal is None:
-            self.pipeline.limits.repeats.add(row.identities[number])
+            pipeline.limits.repeats.add(row.identities[number])
         reply = self.guarded(
-            lambda: self.tell(self.pipeline.facts(row.asked[number]), by_limits(outcome), started)
+            lambda: self.tell(pipeline.facts(row.asked[number]), by_limits(outcome), row.since)
         )
         self.debts.settle(row.owed[number], cast("bytes", reply))

@@ -8,22 +8,25 @@ by sender, what follows the checks reads:
     if not instance:
         return
     key0 = sender.address
-    if not key0 or key0 in own0 or key0 in lately0 or key0 in before0:
+    if not key0:
+        return
+    if refused and (key0 in young0 or key0 in old0):
         return
     named = (prefix0 + key0.encode(), )
-    arguments += (mark(instance, state, recipient.given), )
+    told = (instance, state, recipient.given.encode())
+    arguments += (mark(told), )
     names += named
     asked.append(request)
-    reply(owe())
+    owed.append(owing := Owed())
+    reply(owing)
 """
 
 from collections.abc import Container, Sequence
-from copy import copy
 from typing import TYPE_CHECKING
 
 from mxweir.access import AccessList
 from mxweir.facts import Folder
-from mxweir.ratelimit.shapes import Counter, Shape
+from mxweir.ratelimit.shapes import Counter, Shape, mark
 from mxweir.ratelimit.shared import Shared
 from mxweir_policyd.deferred import Owed
 from mxweir_policyd.express import ATTRIBUTES, Express, checks, compiled, key_lines, names_of_checks, place
@@ -36,10 +39,14 @@ if TYPE_CHECKING:
 class Row:
     """Questions of one shape: what Redis is told of them, and the answers that are owed for them."""
 
-    __slots__ = ("arguments", "asked", "identities", "names", "owed", "shape")
+    __slots__ = ("arguments", "asked", "identities", "names", "owed", "shape", "since", "under_way")
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
+        self.since = 0.0
+        """When the first of them came, in seconds."""
+        self.under_way = 0
+        """Calls about questions that were in this row before, and are not answered."""
         self._clear()
 
     def _clear(self) -> None:
@@ -52,14 +59,11 @@ class Row:
         self.arguments: list[bytes] = []
         """Their part of ARGV, so many for each question."""
 
-    def owe(self) -> Owed:
-        """Owe one more answer."""
-        self.owed.append(owed := Owed())
-        return owed
-
     def take(self) -> "Sequence[Row]":
         """All questions, in rows of as many as one call can take; this row is empty then."""
-        whole = copy(self)
+        whole = Row(self.shape)
+        whole.since, whole.asked, whole.identities = self.since, self.asked, self.identities
+        whole.owed, whole.names, whole.arguments = self.owed, self.names, self.arguments
         self._clear()
         questions, most = len(whole.asked), self.shape.most
         if questions <= most:
@@ -81,6 +85,7 @@ class Row:
     def part(self, first: int, end: int) -> "Row":
         """Those of them from `first` on, before `end`."""
         part = Row(self.shape)
+        part.since = self.since
         part.asked, part.owed = self.asked[first:end], self.owed[first:end]
         part.identities = self.identities[first:end]
         names, arguments = len(self.names) // len(self.asked), len(self.arguments) // len(self.asked)
@@ -101,8 +106,8 @@ def write_row_express(
 ) -> Express:
     """The express lane that puts questions into a row."""
     names = names_of_checks(folder, access, domains, shared.limits)
-    names |= {"row": row, "owe": row.owe, "mark": shared.shapes.mark}
-    begin = [*_BEGIN]
+    names |= {"row": row, "Owed": Owed, "mark": mark}
+    begin, refusals = [*_BEGIN], []
     each = [f"{ATTRIBUTES} = request", *checks(access), *_TOLD_AGAIN]
     for i, counter in enumerate(row.shape.counters):
         names |= {
@@ -111,13 +116,19 @@ def write_row_express(
             f"refusals{i}": shared.refusals[counter.limit.name],
         }
         begin.append(f"young{i}, old{i} = refusals{i}.young, refusals{i}.old")
+        refusals += [f"young{i}", f"old{i}"]
         each += _key(i, counter)
+    # Most of the time there are none, and no key need be looked for.
+    begin.append(f"refused = {' or '.join(refusals)}")
+    known = [f"key{i} in {where}{i}" for i in range(len(row.shape.counters)) for where in ("young", "old")]
+    each += [f"if refused and ({' or '.join(known)}):", "    return"]
     return compiled(begin, [*each, *_gather(row.shape)], names, "request")
 
 
 _BEGIN = (
     "reply = replies.append",
-    "asked, identities, names, arguments = row.asked, row.identities, row.names, row.arguments",
+    "asked, identities, owed = row.asked, row.identities, row.owed",
+    "names, arguments = row.names, row.arguments",
     "lately, before = repeats.young, repeats.old",
 )
 _TOLD_AGAIN = (
@@ -128,7 +139,8 @@ _TOLD_AGAIN = (
 
 def _key(i: int, counter: Counter) -> list[str]:
     lines, unknown = key_lines(i, counter.limit)
-    unknown += [f"key{i} in {where}{i}" for where in ("own", "young", "old")]
+    if counter.limit.paces.own:
+        unknown.append(f"key{i} in own{i}")
     return [*lines, f"if {' or '.join(unknown)}:", "    return"]
 
 
@@ -139,9 +151,11 @@ def _gather(shape: Shape) -> list[str]:
     return [
         # Where a text is no UTF-8, the lane ends here, before anything of its question is put down.
         f"named = ({named})",
-        f"arguments += (mark(instance, state, recipient.given), {brought})",
+        "told = (instance, state, recipient.given.encode())",
+        f"arguments += (mark(told), {brought})",
         "names += named",
         "identities.append(identity)",
         "asked.append(request)",
-        "reply(owe())",
+        "owed.append(owing := Owed())",
+        "reply(owing)",
     ]

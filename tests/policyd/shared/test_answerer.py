@@ -37,27 +37,33 @@ class PaperRedis:
     def __init__(self, clock: SettableClock) -> None:
         self.counts = Counter[bytes]()
         self.waiting: list[tuple[Sequence[bytes], Sequence[bytes], Any]] = []
+        self.timeouts: list[float] = []
+        """In seconds, of each call that came in."""
         self._clock = clock
 
     def eval(self, script: object, keys: Any, args: Any, then: Any, timeout: float) -> None:
         """A call comes in."""
         self.waiting.append((keys, args, then))
+        self.timeouts.append(timeout)
 
     def offset(self, key: object) -> Offset:
         """How far its clock is ahead: not known."""
         return Offset(self._clock)
 
     def answer(self) -> None:
-        """Answer all that waits."""
-        waiting, self.waiting = self.waiting, []
-        for keys, args, then in waiting:
-            then(self._said(keys, args))
+        """Answer all that waits, and what comes for that."""
+        while self.waiting:
+            self.answer_one()
+
+    def answer_one(self) -> None:
+        """Answer what waits longest."""
+        keys, args, then = self.waiting.pop(0)
+        then(self._said(keys, args))
 
     def fail(self) -> None:
-        """Let all that waits fail."""
-        waiting, self.waiting = self.waiting, []
-        for _, _, then in waiting:
-            then(RedisError("timeout"))
+        """Let all that waits fail, and what comes for that."""
+        while self.waiting:
+            self.waiting.pop(0)[2](RedisError("timeout"))
 
     def _said(self, keys: Sequence[bytes], args: Sequence[bytes]) -> list[Any]:
         lifetime, of, *limits = (number for (number,) in iter_unpack("<d", args[2]))
@@ -201,15 +207,58 @@ def test_redis_is_asked_about_the_first_of_many_while_the_last_are_still_gathere
         gather(requests, replies, now)
 
     stand.pipeline.gather = watched
-    requests = [REQUEST._replace(sender=b"s%d@a.example" % i, instance=b"%d" % i) for i in range(40)]
-    assert stand.answer(*requests) == [PASSED] * 40
+    assert stand.answer(*requests_of(40)) == [PASSED] * 40
     assert under_way == [0, 1, 2]
+
+
+def requests_of(senders: int, first: int = 0) -> list[Request]:
+    numbers = range(first, first + senders)
+    return [REQUEST._replace(sender=b"s%d@a.example" % n, instance=b"%d" % n) for n in numbers]
+
+
+def test_redis_has_two_calls_at_a_time_and_what_comes_meanwhile_travels_together():
+    stand = Stand(limit("sender", '"sender"', "9/minute"))
+    replies = [reply for n in range(5) for reply in stand.answerer.answer(requests_of(1, n))]
+    assert [len(keys) - 1 for keys, _, _ in stand.redis.waiting] == [1, 1]
+    assert stand.answerer.debts.open == 5
+    stand.redis.answer_one()
+    assert [len(keys) - 1 for keys, _, _ in stand.redis.waiting] == [1, 3]
+    stand.redis.answer()
+    assert settled(replies) == [PASSED] * 5
+    assert not stand.answerer.debts.open
+
+
+def test_many_questions_do_not_wait_for_a_call_to_be_answered():
+    stand = Stand(limit("sender", '"sender"', "9/minute"))
+    replies = [reply for n in range(0, 60, 10) for reply in stand.answerer.answer(requests_of(10, n))]
+    assert [len(keys) - 1 for keys, _, _ in stand.redis.waiting] == [10, 10, 40]
+    stand.redis.answer()
+    assert settled(replies) == [PASSED] * 60
+
+
+def test_what_a_question_has_waited_is_part_of_the_time_that_redis_has():
+    stand = Stand(limit("sender", '"sender"', "9/minute"))
+    for n in range(3):
+        stand.answerer.answer(requests_of(1, n))
+    stand.clock.advance(0.03)
+    stand.answerer.answer(requests_of(1, 3))
+    stand.clock.advance(0.05)
+    assert stand.redis.timeouts == [0.1, 0.1]
+    stand.redis.answer()
+    assert stand.redis.timeouts[2:] == [pytest.approx(0.02, abs=1e-6)]
+
+
+def test_what_waits_for_redis_while_the_configuration_changes_is_answered():
+    stand = Stand(limit("sender", '"sender"', "9/minute"))
+    replies = [reply for n in range(3) for reply in stand.answerer.answer(requests_of(1, n))]
+    stand.answerer.pipeline = Stand(limit("sender", '"sender"', "9/minute")).pipeline
+    stand.redis.answer()
+    assert settled(replies) == [PASSED] * 3
 
 
 def test_more_questions_than_a_call_may_carry_make_several():
     stand = Stand(limit("sender", '"sender"', "9/minute"))
-    requests = [REQUEST._replace(sender=b"s%d@a.example" % i, instance=b"%d" % i) for i in range(1000)]
-    assert stand.answer(*requests) == [PASSED] * 1000
+    assert stand.answer(*requests_of(1000)) == [PASSED] * 1000
     assert sum(count for name, count in stand.redis.counts.items() if b":seen:" not in name) == 1000
 
 
