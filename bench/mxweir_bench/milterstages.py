@@ -25,7 +25,8 @@ from mxweir.log import LogObserver
 from mxweir.metrics import Metrics, ScanMetrics
 from mxweir.serving import new_event_loop
 from mxweir_bench import delivery, milter, milters, servers, tools
-from mxweir_bench.delivery import SESSIONS, Mail
+from mxweir_bench.delivery import Mail
+from mxweir_bench.milter import SESSIONS
 from mxweir_bench.mta import Letter
 from mxweir_bench.mta import Session as Mta
 from mxweir_bench.report import table
