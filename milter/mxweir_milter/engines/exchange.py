@@ -26,7 +26,7 @@ _CONNECT = 1.0
 _PIECE = 65536
 """Bytes of an answer that are read at once."""
 
-Pieces = Sequence[bytes | bytearray]
+Pieces = Sequence[bytes | bytearray | memoryview]
 """A request in the order in which it is sent."""
 
 
@@ -169,11 +169,11 @@ class _UnixExchange:
 
 
 def _left(pieces: Pieces, sent: int) -> Pieces:
-    """What is still to be sent, when that many bytes are."""
-    left = []
+    """What is still to be sent, when that many bytes are; of a large message nothing is copied."""
+    left: list[bytes | bytearray | memoryview] = []
     for piece in pieces:
         if sent < len(piece):
-            left.append(piece[sent:] if sent else piece)
+            left.append(memoryview(piece)[sent:] if sent else piece)
         sent = max(0, sent - len(piece))
     return left
 

@@ -143,11 +143,12 @@ class Peer(Connection):
         """Do what the mail server says."""
         if self._unread:
             self._unread = self.unsent > _UNSENT
+        take = self._dialogue.take
         try:
             for command in self._reader.feed(data):
                 if self._scan is not None or self._unread:
                     self._interrupt(command)
-                if said := self._dialogue.take(command):
+                if said := take(command):
                     self._act(said)
                     if not self.is_open:
                         return
