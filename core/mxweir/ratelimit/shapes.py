@@ -241,7 +241,7 @@ class Shapes:
 
 def mark(told: tuple[bytes, bytes, bytes]) -> bytes:
     """The mark by which a repeated question is known: of its instance (not empty), state and recipient."""
-    return blake2b(b"%b\n%b\n%b" % told, digest_size=12).digest()
+    return blake2b(b"\n".join(told), digest_size=12).digest()
 
 
 def encoded(text: str) -> bytes:

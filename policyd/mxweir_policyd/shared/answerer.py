@@ -15,20 +15,23 @@ from mxweir_policyd.protocol import Attributes
 from mxweir_policyd.shared.pipeline import SharedPipeline
 from mxweir_policyd.shared.row import Row
 
-_AT_A_TIME = 16
+_AT_A_TIME = 32
 """Requests that are gathered before Redis is asked: it begins with them while we gather the next ones.
 
 In one call, Redis and this process would each wait for the other to be done with all of them.
 """
 
-_UNDER_WAY = 2
-"""Calls that Redis has at a time: one that it counts, and one for when it is done with that.
+_BESIDE = 16
+"""Questions for which another call goes out beside those that Redis has not answered.
 
-What comes meanwhile waits here and travels together: a call costs both sides as much as some questions.
+Fewer wait for an answer and then travel together, for a call costs both sides as much as some questions do.
 """
 
-_WHOLE = 32
-"""Questions that do not wait: a Redis far away would hold up more than it needs."""
+_SOON = 0.005
+"""Seconds in which Redis has to have answered last for anybody to wait for its next answer.
+
+What a question has waited is missing from the time that Redis has for it.
+"""
 
 
 class SharedAnswerer(Answerer):
@@ -83,30 +86,31 @@ class SharedAnswerer(Answerer):
         return self.guarded(lambda: self.tell(facts, by_limits(outcome), started))
 
     def _send_row(self, pipeline: SharedPipeline) -> None:
-        """Ask Redis about what waits, unless it has enough to do."""
+        """Ask Redis about what waits, or let it wait until Redis has answered."""
         row = pipeline.row
-        if row.under_way < _UNDER_WAY or len(row.asked) >= _WHOLE:
+        if not row.under_way or len(row.asked) >= _BESIDE or row.answered_in > _SOON:
             for part in row.take():
                 self._send(pipeline, part)
 
     def _send(self, pipeline: SharedPipeline, row: Row) -> None:
         """Ask Redis about a row of questions, and settle what is owed for them when it has spoken."""
-        pipeline.row.under_way += 1
+        gathering, sent = pipeline.row, self.clock()
+        gathering.under_way += 1
 
         def facts() -> Sequence[Facts]:
             return list(map(pipeline.facts, row.asked))
 
         def heard(outcomes: Mapping[int, Outcome]) -> None:
-            pipeline.row.under_way -= 1
+            gathering.under_way -= 1
+            gathering.answered_in = self.clock() - sent
             try:
                 # First, so that Redis counts while we write answers.
                 self._send_row(pipeline)
             finally:
                 self._settle_row(pipeline, row, outcomes)
 
-        waited = self.clock() - row.since
-        shared = pipeline.shared
-        shared.decide_row(row.shape, row.names, row.arguments, facts, len(row.asked), heard, waited)
+        decide, waited = pipeline.shared.decide_row, sent - row.since
+        decide(row.shape, row.names, row.arguments, facts, len(row.asked), heard, waited)
 
     def _settle_row(self, pipeline: SharedPipeline, row: Row, outcomes: Mapping[int, Outcome]) -> None:
         """Redis has spoken: `outcomes` are those of questions that did not simply pass."""

@@ -39,7 +39,17 @@ if TYPE_CHECKING:
 class Row:
     """Questions of one shape: what Redis is told of them, and the answers that are owed for them."""
 
-    __slots__ = ("arguments", "asked", "identities", "names", "owed", "shape", "since", "under_way")
+    __slots__ = (
+        "answered_in",
+        "arguments",
+        "asked",
+        "identities",
+        "names",
+        "owed",
+        "shape",
+        "since",
+        "under_way",
+    )
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -47,6 +57,8 @@ class Row:
         """When the first of them came, in seconds."""
         self.under_way = 0
         """Calls about questions that were in this row before, and are not answered."""
+        self.answered_in = 0.0
+        """How long the last of those took that are, in seconds."""
         self._clear()
 
     def _clear(self) -> None:

@@ -207,7 +207,7 @@ def test_redis_is_asked_about_the_first_of_many_while_the_last_are_still_gathere
         gather(requests, replies, now)
 
     stand.pipeline.gather = watched
-    assert stand.answer(*requests_of(40)) == [PASSED] * 40
+    assert stand.answer(*requests_of(80)) == [PASSED] * 80
     assert under_way == [0, 1, 2]
 
 
@@ -216,13 +216,13 @@ def requests_of(senders: int, first: int = 0) -> list[Request]:
     return [REQUEST._replace(sender=b"s%d@a.example" % n, instance=b"%d" % n) for n in numbers]
 
 
-def test_redis_has_two_calls_at_a_time_and_what_comes_meanwhile_travels_together():
+def test_what_comes_while_redis_is_asked_travels_together_when_it_has_answered():
     stand = Stand(limit("sender", '"sender"', "9/minute"))
     replies = [reply for n in range(5) for reply in stand.answerer.answer(requests_of(1, n))]
-    assert [len(keys) - 1 for keys, _, _ in stand.redis.waiting] == [1, 1]
+    assert [len(keys) - 1 for keys, _, _ in stand.redis.waiting] == [1]
     assert stand.answerer.debts.open == 5
     stand.redis.answer_one()
-    assert [len(keys) - 1 for keys, _, _ in stand.redis.waiting] == [1, 3]
+    assert [len(keys) - 1 for keys, _, _ in stand.redis.waiting] == [4]
     stand.redis.answer()
     assert settled(replies) == [PASSED] * 5
     assert not stand.answerer.debts.open
@@ -231,21 +231,35 @@ def test_redis_has_two_calls_at_a_time_and_what_comes_meanwhile_travels_together
 def test_many_questions_do_not_wait_for_a_call_to_be_answered():
     stand = Stand(limit("sender", '"sender"', "9/minute"))
     replies = [reply for n in range(0, 60, 10) for reply in stand.answerer.answer(requests_of(10, n))]
-    assert [len(keys) - 1 for keys, _, _ in stand.redis.waiting] == [10, 10, 40]
+    assert [len(keys) - 1 for keys, _, _ in stand.redis.waiting] == [10, 20, 20]
     stand.redis.answer()
     assert settled(replies) == [PASSED] * 60
 
 
 def test_what_a_question_has_waited_is_part_of_the_time_that_redis_has():
     stand = Stand(limit("sender", '"sender"', "9/minute"))
-    for n in range(3):
-        stand.answerer.answer(requests_of(1, n))
+    stand.answerer.answer(requests_of(2))
+    stand.answerer.answer(requests_of(1, 2))
     stand.clock.advance(0.03)
     stand.answerer.answer(requests_of(1, 3))
     stand.clock.advance(0.05)
-    assert stand.redis.timeouts == [0.1, 0.1]
+    assert stand.redis.timeouts == [0.1]
     stand.redis.answer()
-    assert stand.redis.timeouts[2:] == [pytest.approx(0.02, abs=1e-6)]
+    assert stand.redis.timeouts[1:] == [pytest.approx(0.02, abs=1e-6)]
+
+
+def test_nobody_waits_for_a_redis_that_takes_its_time():
+    stand = Stand(limit("sender", '"sender"', "9/minute"))
+    stand.answerer.answer(requests_of(1))
+    stand.clock.advance(0.06)
+    stand.redis.answer()
+    for n in range(1, 4):
+        stand.answerer.answer(requests_of(1, n))
+    assert [len(keys) - 1 for keys, _, _ in stand.redis.waiting] == [1, 1, 1]
+    stand.redis.answer()
+    for n in range(4, 6):
+        stand.answerer.answer(requests_of(1, n))
+    assert [len(keys) - 1 for keys, _, _ in stand.redis.waiting] == [1]
 
 
 def test_what_waits_for_redis_while_the_configuration_changes_is_answered():
