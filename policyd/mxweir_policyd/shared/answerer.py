@@ -35,7 +35,7 @@ What a question has waited is missing from the time that Redis has for it.
 
 
 class SharedAnswerer(Answerer):
-    """Sends the questions of one turn together; each answer is owed until Redis has spoken."""
+    """Sends questions together; each answer is owed until Redis has spoken."""
 
     pipeline: SharedPipeline
 

@@ -2,8 +2,8 @@
 
 The same as `express`, for limits that are counted in Redis: what nothing objects
 to before the limits, and what takes part in all of them at their usual pace, is
-put into a row in one loop. Once a turn the row is sent, as one call. For one limit
-by sender, what follows the checks reads:
+put into a row in one loop, and the row is sent as one call. For one limit by
+sender, what follows the checks reads:
 
     if not instance:
         return
