@@ -225,8 +225,8 @@ class Peer(Connection):
 
     def _still_waiting(self) -> None:
         if self._deadline.left() > 0:
-            self._say(replies.PROGRESS)
             self._wait_on()
+            self._say(replies.PROGRESS)  # which may be what shows that nobody waits any more
         else:
             self.give_up("the scanner did not keep it")
 

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -243,6 +244,24 @@ async def test_a_mail_server_that_waits_is_told_from_time_to_time_that_it_does_n
         while (said := await mta.hear()) == (b"p", b""):
             pass
         assert said == (b"h", b"X-Spam-Flag\0 NO\0")
+
+
+async def test_a_sign_that_finds_nobody_is_the_last_one(tmp_path):
+    class Bells(dict):
+        def after(self, _, call):
+            bell = SimpleNamespace(cancel=lambda: self.pop(id(call), None))
+            self[id(call)] = call
+            return bell
+
+    async with serving(tmp_path, Scans()) as server, MailServer(server) as mta:
+        bells = server.front.alarms = Bells()
+        await mta.begin()
+        mta.send((b"E", b""))
+        await server.until(lambda: bells)
+        (peer,) = server.front.peers
+        mta._writer.get_extra_info("socket").shutdown(socket.SHUT_RD)
+        bells.popitem()[1]()
+        assert (peer.is_open, bells) == (False, {})
 
 
 @pytest.mark.parametrize("how", ["hang up", "abort", "quit"])
