@@ -148,15 +148,17 @@ class Shared:
         self._talkers.row(shape, names)
 
         def heard(answer: Sequence[Said] | RedisError) -> None:
-            if isinstance(answer, RedisError):
-                then(dict(enumerate(self._alone(facts(), answer))))
-                return
-            self._observe(Counted("redis", questions))
-            then(
-                self._objections(answer, [self.shapes.question(one) for one in facts()], sent)
-                if answer
-                else {}
-            )
+            outcomes: Mapping[int, Outcome] = {}
+            try:
+                if isinstance(answer, RedisError):
+                    outcomes = dict(enumerate(self._alone(facts(), answer)))
+                else:
+                    self._observe(Counted("redis", questions))
+                    if answer:
+                        asked = [self.shapes.question(one) for one in facts()]
+                        outcomes = self._objections(answer, asked, sent)
+            finally:  # a fault of ours may cost a limit, and nobody an answer
+                then(outcomes)
 
         cast("Together", self._asker).send(shape, names, arguments, questions, heard, waited)
 

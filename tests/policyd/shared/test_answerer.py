@@ -320,6 +320,24 @@ def test_a_fault_at_one_question_leaves_none_of_its_row_without_an_answer(monkey
     assert not stand.answerer.debts.open
 
 
+def test_after_a_fault_at_what_redis_says_all_are_answered_and_who_asks_next_does_not_wait(monkeypatch):
+    stand = Stand(limit("sender", '"sender"', "1/day"))
+
+    def faulty(_: Any) -> Any:
+        raise RuntimeError("a fault of ours")
+
+    replies = [reply for n in range(2) for reply in stand.answerer.answer(requests_of(3, 3 * n))]
+    monkeypatch.setattr(stand.pipeline, "facts", faulty)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        stand.redis.fail()
+    monkeypatch.undo()
+    stand.redis.answer()
+    assert settled(replies) == [PASSED] * 6
+    assert not stand.answerer.debts.open
+    stand.answerer.answer(requests_of(1, 6))
+    assert [len(keys) - 1 for keys, _, _ in stand.redis.waiting] == [1]
+
+
 def test_while_redis_cannot_be_asked_nobody_waits_for_it():
     stand = Stand(limit("sender", '"sender"', "3/minute"))
     stand.redis.available = False
