@@ -167,8 +167,11 @@ if plain and not next(known) then
     for base = repeats, #KEYS - 1, count do
       for i = 1, count do
         local key = KEYS[base + i]
-        if uses[key] then write_rate(key, uses[key], firsts[i], values[base + i]) end
-        uses[key] = false
+        local used = uses[key]
+        if used then
+          write_rate(key, used, firsts[i], values[base + i])
+          uses[key] = false
+        end
       end
     end
     return reply
