@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -247,7 +248,7 @@ async def test_a_mail_server_that_waits_is_told_from_time_to_time_that_it_does_n
 
 
 async def test_a_sign_that_finds_nobody_is_the_last_one(tmp_path):
-    class Bells(dict[int, object]):
+    class Bells(dict[int, Callable[[], object]]):
         def after(self, _, call):
             bell = SimpleNamespace(cancel=lambda: self.pop(id(call), None))
             self[id(call)] = call
