@@ -55,17 +55,23 @@ class SharedAnswerer(Answerer):
         row, waiting = pipeline.row, len(pipeline.row.owed)
         if not waiting:
             row.since = now
+        try:
+            self._gather(requests, replies, now)
+        finally:  # the questions in the row are asked, and answered, whatever happens to the others
+            self.debts.open += len(row.owed) - waiting
+            self._send_row(pipeline)
+        return replies
+
+    def _gather(self, requests: Sequence[Attributes], replies: list[bytes | Owed], now: float) -> None:
+        """Put into the row what can be, and answer the rest."""
         while (begun := len(replies)) < len(requests):
             rest = requests[begun:]
-            pipeline.gather(rest, replies, now)
+            self.pipeline.gather(rest, replies, now)
             gathered = zip(rest, replies[begun:], strict=False)
             if at_once := [request for request, reply in gathered if reply is PASSED]:
                 self.tell_passed(at_once, now)
             if len(replies) < len(requests):
                 replies.append(self.decide(requests[len(replies)], now))
-        self.debts.open += len(row.owed) - waiting
-        self._send_row(pipeline)
-        return replies
 
     def conclude(
         self, facts: Facts, now: float, started: float, confirmed: Match | None = None

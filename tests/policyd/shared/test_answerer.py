@@ -338,6 +338,24 @@ def test_after_a_fault_at_what_redis_says_all_are_answered_and_who_asks_next_doe
     assert [len(keys) - 1 for keys, _, _ in stand.redis.waiting] == [1]
 
 
+def test_a_fault_while_a_row_is_gathered_leaves_the_count_of_what_is_owed_right(monkeypatch):
+    stand = Stand(limit("sender", '"sender"', "1/day"))
+
+    def faulty(*_: Any) -> None:
+        raise OSError("the log's disk is full")
+
+    monkeypatch.setattr(stand.answerer, "tell_passed", faulty)
+    with pytest.raises(OSError, match="full"):
+        stand.answerer.answer([*requests_of(3), REQUEST._replace(policy_context=b"relay")])
+    monkeypatch.undo()
+    assert stand.answerer.debts.open == 3
+    replies = stand.answerer.answer(requests_of(2, 3))
+    assert stand.answerer.debts.open == 5
+    stand.redis.answer()
+    assert settled(replies) == [PASSED] * 2
+    assert not stand.answerer.debts.open
+
+
 def test_while_redis_cannot_be_asked_nobody_waits_for_it():
     stand = Stand(limit("sender", '"sender"', "3/minute"))
     stand.redis.available = False
