@@ -27,8 +27,8 @@ from mxweir_ops.lab.process import LabError
 SESSIONS = 40
 """As many SMTP clients at once as fill two processors in each set-up, and no more.
 
-With 20, they were full where Postfix asked no milter, and not with one: while messages were with it, nobody else
-had anything to do. With 60 and 100 nobody delivers more: more processes share the same caches.
+With 20, they were full where Postfix asked no milter, and not with one: while messages were with it, nobody
+else had anything to do. With 60 and 100 nobody delivers more: more processes share the same caches.
 """
 
 MAILS = {
