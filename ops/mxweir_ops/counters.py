@@ -83,11 +83,11 @@ class InRedis:
     async def _top(
         self, client: Client, limit: Limit, reports: Sequence[Mapping[str, Any]], most: int
     ) -> Top:
-        prefix = self._shapes.counter(limit, limit.paces.usual).prefix
-        told = merged([report[prefix.decode()] for report in reports if prefix.decode() in report])
+        prefix = self._shapes.counter(limit, limit.paces.usual).prefix.decode()
+        told = merged([report[prefix] for report in reports if prefix in report])
         seen = []
         for talker in told.talkers[:most]:
-            place = Place(limit, talker.key.removeprefix(prefix).decode("utf-8", "surrogateescape"))
+            place = Place(limit, talker.key)
             seen.append(Seen(await self._use(client, place), talker.least, talker.most))
         unseen = max([told.absent, *(talker.most for talker in told.talkers[most:])])
         return Top(limit.name, seen, unseen, told.events)

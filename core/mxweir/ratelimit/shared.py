@@ -131,6 +131,7 @@ class Shared:
     def decide_row(
         self,
         shape: Shape,
+        keys: Sequence[str],
         names: Sequence[bytes],
         arguments: Sequence[bytes],
         facts: Callable[[], Sequence[AnyFacts]],
@@ -145,7 +146,7 @@ class Shared:
         of the timeout.
         """
         sent = self._clock()
-        self._talkers.row(shape, names)
+        self._talkers.row(shape, keys)
 
         def heard(answer: Sequence[Said] | RedisError) -> None:
             outcomes: Mapping[int, Outcome] = {}
@@ -209,7 +210,7 @@ class Shared:
         row.open += 1
         sent = self._clock()
         questions = [question for _, question in placed]
-        self._talkers.row(questions[0].shape, [name for question in questions for name in question.names])
+        self._talkers.row(questions[0].shape, [key for question in questions for key in question.keys])
         self._asker.ask(questions, partial(self._answered, row, placed, sent))
 
     def _answered(

@@ -44,7 +44,7 @@ class Summary(NamedTuple):
     A key that is not among them came at most `absent` times; `events` is how many there were of all.
     """
 
-    counts: dict[bytes, int]
+    counts: dict[str, int]
     lost: int
     absent: int
     events: int
@@ -53,7 +53,7 @@ class Summary(NamedTuple):
 class Talker(NamedTuple):
     """One key that uses much: it came at least so often, and at most so often."""
 
-    key: bytes
+    key: str
     least: int
     most: int
 
@@ -65,8 +65,8 @@ class Sketch:
 
     def __init__(self, size: int = SIZE) -> None:
         self._size = size
-        self._counts = Counter[bytes]()
-        self._waiting: list[bytes] = []
+        self._counts = Counter[str]()
+        self._waiting: list[str] = []
         self._events = 0
         self.lost = 0
 
@@ -74,7 +74,7 @@ class Sketch:
         """Keys held: between two updates never more than `ROOM` times the size, and `AT_ONCE`."""
         return len(self._counts) + len(self._waiting)
 
-    def update(self, keys: Sequence[bytes]) -> None:
+    def update(self, keys: Sequence[str]) -> None:
         """Count each of the keys once."""
         waiting = self._waiting
         waiting += keys
@@ -156,8 +156,8 @@ class Merged(NamedTuple):
 def merged(summaries: Sequence[Summary]) -> Merged:
     """What all workers of all hosts know."""
     absent = sum(summary.absent for summary in summaries)
-    least = Counter[bytes]()
-    more = Counter[bytes]()
+    least = Counter[str]()
+    more = Counter[str]()
     for summary in summaries:
         least.update(summary.counts)
         # A key that is here may have lost `lost`; one that is not, may have come `absent` times.

@@ -116,7 +116,7 @@ class SharedAnswerer(Answerer):
                 self._settle_row(pipeline, row, outcomes)
 
         decide, waited = pipeline.shared.decide_row, sent - row.since
-        decide(row.shape, row.names, row.arguments, facts, len(row.asked), heard, waited)
+        decide(row.shape, row.keys, row.names, row.arguments, facts, len(row.asked), heard, waited)
 
     def _settle_row(self, pipeline: SharedPipeline, row: Row, outcomes: Mapping[int, Outcome]) -> None:
         """Redis has spoken: `outcomes` are those of questions that did not simply pass."""

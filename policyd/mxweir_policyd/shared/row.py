@@ -16,6 +16,7 @@ sender, what follows the checks reads:
     told = (instance, state, recipient.given.encode())
     arguments += (mark(told), )
     names += named
+    keys += (key0, )
     asked.append(request)
     owed.append(owing := Owed())
     reply(owing)
@@ -44,6 +45,7 @@ class Row:
         "arguments",
         "asked",
         "identities",
+        "keys",
         "names",
         "owed",
         "shape",
@@ -66,6 +68,8 @@ class Row:
         self.identities: list[int] = []
         """By which each is known again once it has passed."""
         self.owed: list[Owed] = []
+        self.keys: list[str] = []
+        """As the limits have them, so many for each question."""
         self.names: list[bytes] = []
         """KEYS, so many for each question."""
         self.arguments: list[bytes] = []
@@ -75,7 +79,12 @@ class Row:
         """All questions, in rows of as many as one call can take; this row is empty then."""
         whole = Row(self.shape)
         whole.since, whole.asked, whole.identities = self.since, self.asked, self.identities
-        whole.owed, whole.names, whole.arguments = self.owed, self.names, self.arguments
+        whole.owed, whole.keys, whole.names, whole.arguments = (
+            self.owed,
+            self.keys,
+            self.names,
+            self.arguments,
+        )
         self._clear()
         questions, most = len(whole.asked), self.shape.most
         if questions <= most:
@@ -101,6 +110,7 @@ class Row:
         part.asked, part.owed = self.asked[first:end], self.owed[first:end]
         part.identities = self.identities[first:end]
         names, arguments = len(self.names) // len(self.asked), len(self.arguments) // len(self.asked)
+        part.keys = self.keys[first * len(self.shape.counters) : end * len(self.shape.counters)]
         part.names = self.names[first * names : end * names]
         part.arguments = self.arguments[first * arguments : end * arguments]
         return part
@@ -140,7 +150,7 @@ def write_row_express(
 _BEGIN = (
     "reply = replies.append",
     "asked, identities, owed = row.asked, row.identities, row.owed",
-    "names, arguments = row.names, row.arguments",
+    "keys, names, arguments = row.keys, row.names, row.arguments",
     "lately, before = repeats.young, repeats.old",
 )
 _TOLD_AGAIN = (
@@ -166,6 +176,7 @@ def _gather(shape: Shape) -> list[str]:
         "told = (instance, state, recipient.given.encode())",
         f"arguments += (mark(told), {brought})",
         "names += named",
+        f"keys += ({''.join(f'key{i}, ' for i in range(len(shape.counters)))})",
         "identities.append(identity)",
         "asked.append(request)",
         "owed.append(owing := Owed())",

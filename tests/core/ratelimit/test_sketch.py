@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mxweir.ratelimit import sketch
 from mxweir.ratelimit.sketch import PERIOD, Recent, Sketch, Summary, merged
 
-KEYS = st.integers(0, 60).map(lambda number: b"k%d" % min(number, 61 - number))
+KEYS = st.integers(0, 60).map(lambda number: f"k{min(number, 61 - number)}")
 ROWS = st.lists(st.lists(KEYS, max_size=30), max_size=12)
 
 
@@ -18,16 +18,16 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sketch, "AT_ONCE", 7)
 
 
-def counted(rows: list[list[bytes]], size: int = 4) -> tuple[Sketch, Counter[bytes]]:
+def counted(rows: list[list[str]], size: int = 4) -> tuple[Sketch, Counter[str]]:
     """A sketch of the rows, and the truth."""
-    made, truth = Sketch(size), Counter[bytes]()
+    made, truth = Sketch(size), Counter[str]()
     for row in rows:
         made.update(row)
         truth.update(row)
     return made, truth
 
 
-def holds(summary: Summary, truth: Counter[bytes]) -> None:
+def holds(summary: Summary, truth: Counter[str]) -> None:
     """What a summary promises."""
     for key, number in truth.items():
         if key in summary.counts:
@@ -62,7 +62,7 @@ def test_whoever_makes_more_than_one_in_so_many_events_is_found(rows, size):
 @given(st.lists(ROWS, max_size=4), st.integers(1, 6), st.integers(1, 6))
 def test_the_truth_of_all_workers_lies_between_what_is_said_of_them_together(workers, size, most):
     made = [counted(rows, size) for rows in workers]
-    truth = sum((each for _, each in made), Counter[bytes]())
+    truth = sum((each for _, each in made), Counter[str]())
     together = merged([each.summary(most) for each, _ in made])
     said = {talker.key: talker for talker in together.talkers}
     for key, number in truth.items():
@@ -79,19 +79,19 @@ def test_a_million_keys_that_come_once_take_no_more_room_and_do_not_hide_who_goe
     made = Sketch(size=4)
     largest = 0
     for number in range(10_000):
-        made.update([b"unique%d" % number, b"steady", b"other%d" % number])
+        made.update([f"unique{number}", "steady", f"other{number}"])
         largest = max(largest, len(made))
     assert largest <= 4 * 2 + 7
     summary = made.summary(1)
-    assert list(summary.counts) == [b"steady"]
-    assert summary.counts[b"steady"] <= 10_000 <= summary.counts[b"steady"] + summary.lost
+    assert list(summary.counts) == ["steady"]
+    assert summary.counts["steady"] <= 10_000 <= summary.counts["steady"] + summary.lost
     assert summary.lost <= 30_000 / 5
 
 
 def test_few_keys_are_counted_exactly():
-    made, _ = counted([[b"a", b"b"], [b"a"], [b"a", b"c"]])
-    assert made.summary(2) == Summary({b"a": 3, b"b": 1}, lost=0, absent=1, events=5)
-    assert made.summary(9) == Summary({b"a": 3, b"b": 1, b"c": 1}, lost=0, absent=0, events=5)
+    made, _ = counted([["a", "b"], ["a"], ["a", "c"]])
+    assert made.summary(2) == Summary({"a": 3, "b": 1}, lost=0, absent=1, events=5)
+    assert made.summary(9) == Summary({"a": 3, "b": 1, "c": 1}, lost=0, absent=0, events=5)
 
 
 def test_of_no_worker_nothing_is_known():
@@ -100,15 +100,15 @@ def test_of_no_worker_nothing_is_known():
 
 def test_what_is_recent_is_of_the_running_period_and_the_one_before():
     recent = Recent(now=0.0)
-    recent.update([b"a", b"a"])
+    recent.update(["a", "a"])
     recent.tick(PERIOD - 1)
-    recent.update([b"b"])
-    assert recent.summary(9).counts == {b"a": 2, b"b": 1}
+    recent.update(["b"])
+    assert recent.summary(9).counts == {"a": 2, "b": 1}
     recent.tick(PERIOD)
-    recent.update([b"b", b"c"])
-    assert recent.summary(9).counts == {b"a": 2, b"b": 2, b"c": 1}
+    recent.update(["b", "c"])
+    assert recent.summary(9).counts == {"a": 2, "b": 2, "c": 1}
     recent.tick(2 * PERIOD)
-    assert recent.summary(9).counts == {b"b": 1, b"c": 1}
+    assert recent.summary(9).counts == {"b": 1, "c": 1}
     recent.tick(3 * PERIOD)
     assert recent.summary(9) == Summary({}, 0, 0, 0)
 
@@ -116,17 +116,17 @@ def test_what_is_recent_is_of_the_running_period_and_the_one_before():
 @pytest.mark.parametrize("jump", [-1.5, 2.0, 100.0])
 def test_after_a_jump_of_the_clock_nothing_is_recent(jump):
     recent = Recent(now=10 * PERIOD)
-    recent.update([b"a"])
+    recent.update(["a"])
     recent.tick((10 + jump) * PERIOD)
     assert recent.summary(9).counts == {}
 
 
 def test_periods_begin_at_the_same_moment_on_all_hosts():
     recent = Recent(now=PERIOD - 1)
-    recent.update([b"a"])
+    recent.update(["a"])
     recent.tick(PERIOD)
     recent.tick(2 * PERIOD - 1)
-    assert recent.summary(9).counts == {b"a": 1}
+    assert recent.summary(9).counts == {"a": 1}
     recent.tick(2 * PERIOD)
     assert recent.summary(9).counts == {}
 
@@ -134,7 +134,7 @@ def test_periods_begin_at_the_same_moment_on_all_hosts():
 @given(ROWS, ROWS, st.integers(1, 6), st.integers(1, 6))
 def test_two_periods_together_keep_the_promise_of_one(before, lately, size, most):
     recent = Recent(0.0, size=size)
-    truth = Counter[bytes]()
+    truth = Counter[str]()
     for moment, rows in ((PERIOD, before), (PERIOD, lately)):
         for row in rows:
             recent.update(row)
@@ -144,6 +144,6 @@ def test_two_periods_together_keep_the_promise_of_one(before, lately, size, most
 
 
 def test_what_is_not_known_of_a_worker_widens_what_is_said_and_nothing_else_does():
-    together = merged([Summary({b"a": 3}, lost=1, absent=2, events=9), Summary({b"b": 1}, 0, 4, 5)])
-    assert together.talkers == [(b"a", 3, 3 + 1 + 4), (b"b", 1, 1 + 0 + 2)]
+    together = merged([Summary({"a": 3}, lost=1, absent=2, events=9), Summary({"b": 1}, 0, 4, 5)])
+    assert together.talkers == [("a", 3, 3 + 1 + 4), ("b", 1, 1 + 0 + 2)]
     assert (together.absent, together.events) == (6, 14)

@@ -18,7 +18,7 @@ from mxweir.config import load
 from mxweir.facts import Folder
 from mxweir.ratelimit.bulletin import Bulletin
 from mxweir.ratelimit.limits import Limits
-from mxweir.ratelimit.shapes import Shapes, packed
+from mxweir.ratelimit.shapes import Shapes
 from mxweir.ratelimit.talkers import Talkers
 from mxweir.redis.servers import connect
 from mxweir.testing import Recorder, question
@@ -298,7 +298,7 @@ async def _publish(redis: Sequence[Redis], config_file: Path, senders: Sequence[
     shapes, talkers = Shapes(limits, "mxweir"), Talkers(time.time())
     asked = [shapes.question(question(sender=sender, instance=str(n))) for n, sender in enumerate(senders)]
     questions = [one for one in asked if one is not None]
-    talkers.row(questions[0].shape, packed(questions)[0])
+    talkers.row(questions[0].shape, [key for one in questions for key in one.keys])
     assert config.redis is not None
     servers = connect(config.redis, Recorder())
     await servers.start()
