@@ -3,14 +3,16 @@
 Domains that come in while a query is on its way travel together in the next
 one. So however many strangers ask for however many domains, the database has
 one short query of this process at a time. While it cannot be asked, nobody
-waits; how long the waits between attempts are is `Backoff`'s to say.
+waits; how long the waits between attempts are is `Backoff`'s to say, and as long as
+the follower does not get through either, they are longer: an attempt, with the proof
+that both sides know a password, takes the answering loop some milliseconds.
 """
 
 import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import random
 from typing import Any
 
@@ -33,19 +35,32 @@ _STATEMENT = 2.0
 _GRACE = 1.0
 """Seconds more after which a server that says nothing is taken for frozen, and the connection cut."""
 
+_LOOK = 0.5
+_LOOKS = 20
+"""Seconds between two looks whether the follower gets through, and looks after which we try in any case."""
+
 _IS_STANDBY = "SELECT pg_is_in_recovery()"
 
 
 class Asker:
-    """Lets `confirmations` ask PostgreSQL; nobody waits longer than `deadline` seconds."""
+    """Lets `confirmations` ask PostgreSQL; nobody waits longer than `deadline` seconds.
+
+    `hopeless` says whether somebody else on this host tries in vain to connect.
+    """
 
     def __init__(
-        self, settings: Postgres, confirmations: Confirmations, deadline: float, observe: Observer
+        self,
+        settings: Postgres,
+        confirmations: Confirmations,
+        deadline: float,
+        observe: Observer,
+        hopeless: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
         self._confirmations = confirmations
         self._deadline = deadline
         self._observe = observe
+        self._hopeless = hopeless
         self._query = queries(settings.view).find.text
         self._wanted: list[str] = []
         self._arrived = asyncio.Event()
@@ -81,6 +96,13 @@ class Asker:
             except (SourceError, psycopg.Error, OSError) as error:
                 self._gone(told(error) if isinstance(error, psycopg.Error) else str(error))
                 await asyncio.sleep(backoff.failed(random()))  # noqa: S311 - no secret
+                await self._hope()
+
+    async def _hope(self) -> None:
+        for _ in range(_LOOKS):
+            if not self._hopeless():
+                return
+            await asyncio.sleep(_LOOK)
 
     async def _connected(self) -> psycopg.AsyncConnection[Any]:
         connection = await psycopg.AsyncConnection.connect(**connection_parameters(self._settings))

@@ -38,6 +38,9 @@ _TURN = 1.0
 _BREATH = 0.2
 """Seconds between two looks at most changes: a storm of notifications becomes five looks a second."""
 
+_QUIET = 1.0
+"""Seconds after which it says that it lives, or how far it is: to hear it costs the answering loop time."""
+
 _NICE = 5
 """Where processors are short, lookups go before."""
 
@@ -80,11 +83,11 @@ def main() -> None:
 
 def follow(settings: Settings, tell: Tell) -> None:
     """Keep the replica current for ever: after any failure, again, at a moment of its own."""
-    backoff = Backoff()
+    backoff, aside = Backoff(), _Aside()
     while True:
         try:
             with contextlib.closing(_opened(settings, tell)) as mirror:
-                _Connection(settings, mirror, tell, backoff).forever()
+                _Connection(settings, mirror, tell, backoff, aside).forever()
         except SourceError as error:
             tell(Report(Following.AWAY, "away", str(error)))
         except ReplicaError as error:
@@ -105,7 +108,9 @@ _NOTHING = Step()
 
 
 class _Aside:
-    """A thread for work that can wait: a storm of changes, a comparison. It has the time that nobody wants.
+    """A thread for work that can wait: a storm of changes, a comparison, the next try to connect.
+
+    It has the time that nobody wants.
 
     A process of lower priority would not do. It keeps its turn when an answering
     process wakes, which was seen to cost 4 ms; one that idles leaves at once. But
@@ -140,7 +145,9 @@ def _idle() -> None:
 class _Connection:
     """One connection's time."""
 
-    def __init__(self, settings: Settings, mirror: Mirror, tell: Tell, backoff: Backoff) -> None:
+    def __init__(
+        self, settings: Settings, mirror: Mirror, tell: Tell, backoff: Backoff, aside: _Aside
+    ) -> None:
         self._settings = settings
         self._mirror = mirror
         self._tell = tell
@@ -148,20 +155,21 @@ class _Connection:
         self._clock = system_clock()
         self._state = Following.STARTING
         self._rest = 0.0
-        self._aside = _Aside()
+        self._aside = aside
         self._many = False
-        self._looked = self._heard = 0.0
+        self._looked = self._heard = self._told = 0.0
 
     def forever(self) -> None:
         """Until the connection or the disk fails: SourceError, ReplicaError."""
-        source, notified = _listening(self._settings.postgres)
+        connect = partial(_listening, self._settings.postgres)
+        source, notified = self._aside(connect) if self._backoff.failures else connect()
         with contextlib.closing(source):
             if not notified:
                 self._say(Following.STARTING, trouble="unnotified", detail="it is asked every second")
             if missed := _audited(source, self._settings.postgres):
                 self._say(Following.STARTING, trouble="unindexed", detail=missed)
             follower = Follower(
-                self._mirror, source, self._settings.max_shrink, self._clock, alive=lambda: self._tell(None)
+                self._mirror, source, self._settings.max_shrink, self._clock, alive=self._live
             )
             for step in follower.fill():
                 self._say(Following.FILLING, step)
@@ -173,7 +181,7 @@ class _Connection:
         self._looked = self._heard = time.monotonic()
         while True:
             if self._many:
-                time.sleep(_BREATH)
+                time.sleep(_BREATH if notified else _TURN)
                 self._aside(partial(self._turn, follower, source, notified, 0.0))
             else:
                 self._turn(follower, source, notified, self._rest or _TURN)
@@ -194,7 +202,7 @@ class _Connection:
             self._looked = time.monotonic()
             self._catch_up(follower, since if poked else None)
         else:
-            self._tell(None)
+            self._live()
 
     def _catch_up(self, follower: Follower, poked: float | None) -> None:
         """Take changes over; one that nobody notified may have waited since the look before."""
@@ -214,12 +222,24 @@ class _Connection:
         started = time.monotonic()
         step = self._aside(follower.compare)
         if step is not None:
-            self._say(Following.COMPARING if step.share < 1 else Following.FOLLOWING, step)
+            if step.share == 1:
+                self._say(Following.FOLLOWING, step)
+            elif step.applied.changed or self._state is not Following.COMPARING or self._is_quiet():
+                self._say(Following.COMPARING, step)
             self._rest = min(_TURN, _RESTS * (time.monotonic() - started))
+
+    def _live(self) -> None:
+        if self._is_quiet():
+            self._told = time.monotonic()
+            self._tell(None)
+
+    def _is_quiet(self) -> bool:
+        """Whether it is time to say something, if only that it lives."""
+        return time.monotonic() - self._told >= _QUIET
 
     def _say(self, state: Following, step: Step = _NOTHING, **rest: Any) -> None:
         done = step.applied
-        self._state = state
+        self._state, self._told = state, time.monotonic()
         figures: dict[str, Any] = {"changed": done.changed, "lost": done.lost, "held": done.held}
         self._tell(Report(state, share=step.share, **figures, **rest))
 

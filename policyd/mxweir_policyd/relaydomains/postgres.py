@@ -29,8 +29,14 @@ class PostgresDomains:
         postgres = _required(config)
         self.index = Index(here, TableReader(config.state_dir / POSTGRES, RECORDS))
         self._confirmations = Confirmations(_rules(config), self._condition, count)
-        self._asker = Asker(postgres, self._confirmations, patience(config), observe)
         self._keeper = Keeper(_settings(config), observe, self._heard)
+        self._asker = Asker(
+            postgres,
+            self._confirmations,
+            patience(config),
+            observe,
+            lambda: self._keeper.last.state is Following.AWAY,
+        )
         self.heard: Callable[[], None] = lambda: None
         """Is called when the follower has heard of a change: other processes remember, too."""
         self._renewed = asyncio.Event()
