@@ -45,7 +45,7 @@ _NICE = 5
 """Where processors are short, lookups go before."""
 
 _MANY = 500
-"""After a look that found more changes, the next turn is work that can wait: to hear of so many is, too."""
+"""After a look that found more changes, to hear of the next is work that can wait, too."""
 
 _RESTS = 4
 """A comparison rests this many times as long as it works."""
@@ -60,6 +60,9 @@ _INSTANT = 0.005
 """Seconds below which a wait was none: what it tells may be as old as the wait before it."""
 
 T = TypeVar("T")
+
+Where = Callable[[Callable[[], Step]], Step]
+"""Does a piece of work, in this thread or another."""
 
 Tell = Callable[[Report | None], None]
 """Has a line go to the daemon: None only says that the follower lives."""
@@ -108,7 +111,7 @@ _NOTHING = Step()
 
 
 class _Aside:
-    """A thread for work that can wait: a storm of changes, a comparison, the next try to connect.
+    """A thread for work that can wait: taking changes over, a comparison, the next try to connect.
 
     It has the time that nobody wants.
 
@@ -135,6 +138,10 @@ class _Aside:
         except TimeoutError:
             return False
         return True
+
+
+def _here(work: Callable[[], T]) -> T:
+    return work()
 
 
 def _idle() -> None:
@@ -173,7 +180,7 @@ class _Connection:
             )
             for step in follower.fill():
                 self._say(Following.FILLING, step)
-            self._catch_up(follower, time.monotonic())
+            self._catch_up(follower, time.monotonic(), _here)
             self._backoff.succeeded()
             self._follow(follower, source, notified)
 
@@ -182,13 +189,13 @@ class _Connection:
         while True:
             if self._many:
                 time.sleep(_BREATH if notified else _TURN)
-                self._aside(partial(self._turn, follower, source, notified, 0.0))
+                self._aside(partial(self._turn, follower, source, notified, 0.0, _here))
             else:
-                self._turn(follower, source, notified, self._rest or _TURN)
+                self._turn(follower, source, notified, self._rest or _TURN, self._aside)
             self._compare(follower)
 
-    def _turn(self, follower: Follower, source: Source, notified: bool, seconds: float) -> None:
-        """Wait so long for a change, and take over what has come since the last look."""
+    def _turn(self, follower: Follower, source: Source, notified: bool, seconds: float, where: Where) -> None:
+        """Wait so long for a change, and take over, `where` it is to be done, what has come meanwhile."""
         began = time.monotonic()
         poked = _wait(source, seconds, notified)
         now = time.monotonic()
@@ -200,13 +207,13 @@ class _Connection:
         if poked or now - self._looked >= poll or thawed:
             time.sleep(max(0.0, self._looked + _BREATH - now))
             self._looked = time.monotonic()
-            self._catch_up(follower, since if poked else None)
+            self._catch_up(follower, since if poked else None, where)
         else:
             self._live()
 
-    def _catch_up(self, follower: Follower, poked: float | None) -> None:
+    def _catch_up(self, follower: Follower, poked: float | None, where: Where) -> None:
         """Take changes over; one that nobody notified may have waited since the look before."""
-        step = follower.catch_up()
+        step = where(follower.catch_up)
         self._many = step.applied.changed > _MANY
         lag = step.since if poked is None else time.monotonic() - poked
         self._say(Following.FROZEN if step.applied.frozen else Following.FOLLOWING, step, lag=lag)

@@ -90,15 +90,16 @@ def test_a_notification_clears_what_is_remembered_as_unknown_also_while_the_repl
         assert host.comes_to("450", "new.example")
 
 
-def test_behind_many_changes_the_next_are_taken_over_where_nobody_else_wants_the_processor(
-    host: Host, dsn: str
+@pytest.mark.parametrize("rows", [1, 1000])
+def test_changes_are_taken_over_where_nobody_else_wants_the_processor(
+    host: Host, dsn: str, rows: int
 ) -> None:
     assert os.SCHED_IDLE not in policies(host.follower)
-    trouble.storm(dsn, transactions=1, rows=1000)
-    assert wait_until(lambda: host.metric("mxweir_relay_domains") == 1003.0, PATIENCE)
+    trouble.storm(dsn, transactions=1, rows=rows)
+    assert wait_until(lambda: host.metric("mxweir_relay_domains") == 3.0 + rows, PATIENCE)
     assert wait_until(lambda: os.SCHED_IDLE in policies(host.follower), PATIENCE)
     add(dsn, "next.example")
-    assert wait_until(lambda: host.metric("mxweir_relay_domains") == 1004.0, PATIENCE)
+    assert wait_until(lambda: host.metric("mxweir_relay_domains") == 4.0 + rows, PATIENCE)
     assert os.sched_getscheduler(host.follower) != os.SCHED_IDLE
 
 
