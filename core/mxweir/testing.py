@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any
 
 from mxweir.events import Event
-from mxweir.facts import Facts, Folder
+from mxweir.facts import ContentFacts, Facts, Folder
 
 _FOLDER = Folder()
 
@@ -97,4 +97,20 @@ def question(
         folder.sender[sender.encode()],
         folder.recipient[recipient.encode()],
         **raw,
+    )
+
+
+def whole_message(recipients: int, instance: bytes = b"") -> ContentFacts:
+    """What the milter knows at the end of a message to so many recipients at one.example."""
+    return ContentFacts(
+        client=_FOLDER.client[b"192.0.2.1"],
+        sender=_FOLDER.sender[b"s@y.example"],
+        helo=b"",
+        sasl_username=b"",
+        instance=instance,
+        size_in_bytes=1,
+        recipients=tuple(_FOLDER.recipient[b"r%d@one.example" % number] for number in range(recipients)),
+        recipient_count=recipients,
+        authors=(),
+        repliers=(_FOLDER.sender[b"a@x.example"],),
     )

@@ -111,9 +111,7 @@ _NOTHING = Step()
 
 
 class _Aside:
-    """A thread for work that can wait: taking changes over, a comparison, the next try to connect.
-
-    It has the time that nobody wants.
+    """A thread for work that can wait, in time that nobody wants: changes, a comparison, a try to connect.
 
     A process of lower priority would not do. It keeps its turn when an answering
     process wakes, which was seen to cost 4 ms; one that idles leaves at once. But

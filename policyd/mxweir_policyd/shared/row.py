@@ -79,12 +79,8 @@ class Row:
         """All questions, in rows of as many as one call can take; this row is empty then."""
         whole = Row(self.shape)
         whole.since, whole.asked, whole.identities = self.since, self.asked, self.identities
-        whole.owed, whole.keys, whole.names, whole.arguments = (
-            self.owed,
-            self.keys,
-            self.names,
-            self.arguments,
-        )
+        whole.owed, whole.keys = self.owed, self.keys
+        whole.names, whole.arguments = self.names, self.arguments
         self._clear()
         questions, most = len(whole.asked), self.shape.most
         if questions <= most:

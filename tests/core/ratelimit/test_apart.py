@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from mxweir.config import loads
 from mxweir.events import Counted
-from mxweir.facts import AnyFacts, ContentFacts, Folder
+from mxweir.facts import AnyFacts, Folder
 from mxweir.ratelimit import apart
 from mxweir.ratelimit.limits import Limits, Outcome
 from mxweir.ratelimit.shapes import APART, GIVE_BACK
@@ -14,7 +14,7 @@ from mxweir.ratelimit.shared import Shared
 from mxweir.redis.errors import RedisError
 from mxweir.redis.offset import Offset
 from mxweir.redis.servers import Servers
-from mxweir.testing import Recorder, SettableClock, question, timeless
+from mxweir.testing import Recorder, SettableClock, question, timeless, whole_message
 
 FOLDER = Folder()
 PAIRS = "".join(
@@ -94,25 +94,10 @@ async def decided(text: str, masters: Masters, *facts: AnyFacts) -> tuple[Sequen
     return outcomes, told, took
 
 
-def message(recipients: int) -> ContentFacts:
-    return ContentFacts(
-        client=FOLDER.client[b"192.0.2.1"],
-        sender=FOLDER.sender[b"s@y.example"],
-        helo=b"",
-        sasl_username=b"",
-        instance=b"a.b",
-        size_in_bytes=1,
-        recipients=tuple(FOLDER.recipient[b"r%d@one.example" % number] for number in range(recipients)),
-        recipient_count=recipients,
-        authors=(),
-        repliers=(FOLDER.sender[b"a@x.example"],),
-    )
-
-
 @timeless
 async def test_a_message_of_a_thousand_keys_is_answered_by_redis_in_time() -> None:
     masters = Masters()
-    (outcome,), told, took = await decided(PAIRS, masters, message(1000))
+    (outcome,), told, took = await decided(PAIRS, masters, whole_message(1000, b"a.b"))
     assert outcome.refusal is None
     assert told.events == [Counted("redis", 1)]
     assert [len(masters.of(APART, limit)) for limit in ("one", "two")] == [1000, 1000]
@@ -123,7 +108,7 @@ async def test_a_message_of_a_thousand_keys_is_answered_by_redis_in_time() -> No
 @timeless
 async def test_the_second_limit_is_asked_when_all_keys_of_the_first_have_room() -> None:
     masters = Masters(late={"r0"})
-    await decided(PAIRS, masters, message(3))
+    await decided(PAIRS, masters, whole_message(3, b"a.b"))
     first, second = (masters.of(APART, limit) for limit in ("one", "two"))
     assert min(when for _, when in second) >= max(when for _, when in first) + 2 * SECONDS
 
@@ -131,7 +116,7 @@ async def test_the_second_limit_is_asked_when_all_keys_of_the_first_have_room() 
 @timeless
 async def test_all_that_a_refused_message_took_is_given_back_some_at_a_time() -> None:
     masters = Masters(full={"r150"})
-    (outcome,), _, _ = await decided(PAIRS, masters, message(200))
+    (outcome,), _, _ = await decided(PAIRS, masters, whole_message(200, b"a.b"))
     assert outcome.refusal is not None
     assert outcome.refusal.limit.name == "one"
     assert "r150@" in outcome.refusal.key
@@ -145,7 +130,7 @@ async def test_all_that_a_refused_message_took_is_given_back_some_at_a_time() ->
 @timeless
 async def test_the_first_key_without_room_is_told_whichever_master_answers_first() -> None:
     masters = Masters(full={"r1", "r2"}, late={"r1"})
-    (outcome,), _, _ = await decided(PAIRS, masters, message(3))
+    (outcome,), _, _ = await decided(PAIRS, masters, whole_message(3, b"a.b"))
     assert outcome.refusal is not None
     assert "r1@" in outcome.refusal.key
 
@@ -154,7 +139,7 @@ async def test_the_first_key_without_room_is_told_whichever_master_answers_first
 async def test_where_a_key_is_not_answered_for_before_one_is_full_the_process_decides() -> None:
     for mute, by in (("r0", "process"), ("r2", "redis")):
         masters = Masters(full={"r1"}, mute={mute})
-        _, told, _ = await decided(PAIRS, masters, message(3))
+        _, told, _ = await decided(PAIRS, masters, whole_message(3, b"a.b"))
         assert told.events == [Counted(by, 1)]
         charged = {"r0", "r2"} - {mute}
         assert {recipient for recipient, _ in masters.of(GIVE_BACK, "one")} == charged

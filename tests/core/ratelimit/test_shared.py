@@ -6,13 +6,13 @@ import pytest
 
 from mxweir.config import loads
 from mxweir.events import Counted
-from mxweir.facts import ContentFacts, Folder
+from mxweir.facts import Folder
 from mxweir.ratelimit import shared
 from mxweir.ratelimit.limits import Limits, Outcome
 from mxweir.ratelimit.shared import Shared
 from mxweir.redis.offset import Offset
 from mxweir.redis.servers import Servers
-from mxweir.testing import Recorder, SettableClock
+from mxweir.testing import Recorder, SettableClock, whole_message
 
 FOLDER = Folder()
 LIMITS = "".join(
@@ -36,31 +36,16 @@ class Asked:
         self.counters.append(len(keys))
 
 
-def message(recipients: int) -> ContentFacts:
-    return ContentFacts(
-        client=FOLDER.client[b"192.0.2.1"],
-        sender=FOLDER.sender[b"s@y.example"],
-        helo=b"",
-        sasl_username=b"",
-        instance=b"",
-        size_in_bytes=1,
-        recipients=tuple(FOLDER.recipient[b"r%d@one.example" % number] for number in range(recipients)),
-        recipient_count=recipients,
-        authors=(),
-        repliers=(FOLDER.sender[b"a@x.example"],),
-    )
-
-
 def test_a_question_about_very_many_counters_is_this_processs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "MOST_ASKED", 6)
     asked, told, clock = Asked(), Recorder(), SettableClock()
     limits = Limits(loads(LIMITS).limit, FOLDER)
     counted = Shared(limits, cast("Servers", asked), "mxweir", clock, told, 0.1)
     outcomes: list[Outcome] = []
-    counted.decide([message(3)], outcomes.extend)
+    counted.decide([whole_message(3)], outcomes.extend)
     assert asked.counters == [6]
     for _ in range(2):
-        counted.decide([message(4)], outcomes.extend)
+        counted.decide([whole_message(4)], outcomes.extend)
     assert asked.counters == [6]
     assert [outcome.refusal is None for outcome in outcomes] == [True, False]
     assert told.events == [Counted("process", 1)] * 2

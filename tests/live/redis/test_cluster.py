@@ -8,12 +8,12 @@ import pytest
 
 from mxweir.config import loads
 from mxweir.events import Counted
-from mxweir.facts import AnyFacts, ContentFacts, Folder
+from mxweir.facts import AnyFacts, Folder
 from mxweir.ratelimit.limits import Limits, Outcome
 from mxweir.ratelimit.shared import Shared
 from mxweir.redis.script import Script
 from mxweir.redis.slots import slot_of
-from mxweir.testing import question
+from mxweir.testing import question, whole_message
 from mxweir_ops.lab.place import temporary_directory
 from mxweir_ops.lab.process import wait_until
 from mxweir_ops.lab.redis_topologies import Cluster
@@ -175,18 +175,7 @@ async def test_questions_that_wait_travel_together_to_each_master(shared, connec
 
 async def test_a_message_of_hundreds_of_recipients_is_counted_in_redis_all_or_nothing(shared, connected):
     asker = await connected(shared.url)
-    message = ContentFacts(
-        client=FOLDER.client[b"192.0.2.1"],
-        sender=FOLDER.sender[b"s@s.example"],
-        helo=b"",
-        sasl_username=b"",
-        instance=b"",
-        size_in_bytes=1,
-        recipients=tuple(FOLDER.recipient[b"r%d@one.example" % number] for number in range(700)),
-        recipient_count=700,
-        authors=(),
-        repliers=(FOLDER.sender[b"many@x.example"],),
-    )
+    message = whole_message(700)
     rules = [(await decided(asker, BY_REPLY_TO, message))[0].refusal for _ in range(3)]
     # What the second limit refuses is given back to the first: it never finds a pair that is full.
     assert [rule and rule.limit.name for rule in rules] == [None, "reply-to", "reply-to"]
