@@ -17,15 +17,27 @@ class Milter:
     """Answers each command with `answers[its type]`, or continue; remembers what it heard."""
 
     def __init__(self, options=ALL, answers=None):
-        self.heard = []
+        self.heard, self.begun = [], b""
         self.options = options
         self.answers = {codec.End: replies.ACCEPT} | (answers or {})
         self.hung_up = asyncio.Event()
 
+    def whole(self, command):
+        """The command; None as long as it is a piece of the body that goes on."""
+        if not isinstance(command, codec.Body):
+            return command
+        self.begun += command.piece
+        if not command.ends:
+            return None
+        piece, self.begun = self.begun, b""
+        return codec.Body(piece)
+
     async def talk(self, reader, writer):
         commands = codec.CommandReader()
         while piece := await reader.read(65536):
-            for command in commands.feed(piece):
+            for command in map(self.whole, commands.feed(piece)):
+                if command is None:
+                    continue
                 self.heard.append(command)
                 if isinstance(command, codec.Negotiate):
                     writer.write(replies.negotiate(self.options, {}))

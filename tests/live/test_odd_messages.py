@@ -93,6 +93,7 @@ def scanned(request: pytest.FixtureRequest) -> Iterator[Mapping[str, bytes]]:
             )
             assert len(stack.milter.records(sender="jörg@müller.example")) == len(UTF8)
             assert not stack.mx.complaints()
+            assert engine.lone_line_feeds == 0, "Postfix does not end each line of a body in CRLF any more"
             yield found
 
 

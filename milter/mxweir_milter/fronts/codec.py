@@ -28,13 +28,13 @@ LARGEST = 65536
 _LENGTH = Struct("!I")
 _THREE = Struct("!III")
 
-_BODY = ord("B")
+_BODY, _DEFINE = ord("B"), ord("D")
 _LARGE = 4096
-"""Bytes from which on a piece of the body is better not copied."""
+"""Bytes from which on a piece of the body is neither copied nor waited for."""
 
-_NOTHING_DEFINED = (b"DL", b"DB", b"DE")
-"""No macros for a header field, a piece of the body or the end: Postfix says so before each, it takes nothing
-away, and is left out here."""
+_TAKES_NOTHING = frozenset(b"RLBE")
+"""Commands before each of which Postfix says that it has no macros: a recipient, a header field, a piece of
+the body, the end. That takes nothing away that anybody reads, and is left out here."""
 
 
 class ProtocolError(Exception):
@@ -101,9 +101,10 @@ class EndOfHeader(NamedTuple):
 
 
 class Body(NamedTuple):
-    """A piece of the body; a large one is a view of what was read."""
+    """A piece of the body; a large one comes as it arrives, in views of what was read: the last `ends` it."""
 
     piece: bytes | memoryview
+    ends: bool = True
 
 
 class End(NamedTuple):
@@ -150,10 +151,11 @@ class CommandReader:
     """Makes commands of bytes, however they are cut; holds at most one packet that is not whole."""
 
     def __init__(self) -> None:
-        self._held: list[bytes] = []  # put together once: a large message comes in many pieces
-        self._size = 0
+        self._held = bytearray()
         self._wanted = 4
-        """Bytes until there is anything new to be understood."""
+        """Bytes to be held until there is anything new to be understood."""
+        self._body_left = 0
+        """Bytes of a large piece of the body that are yet to come."""
 
     def feed(self, data: bytes) -> Iterator[Command]:
         """The commands that are whole now, to be taken before the next call.
@@ -161,37 +163,48 @@ class CommandReader:
         Raises ProtocolError in the place where the protocol is left.
         """
         if self._held:
-            self._hold(data)
-            if self._size < self._wanted:
+            self._held += data
+            if len(self._held) < self._wanted:
                 return
-            data = b"".join(self._held)
+            data = bytes(self._held)
             self._held.clear()
-            self._size = 0
-        self._wanted = 4
-        start, end = 4, len(data)  # a packet's letter stands at `start`
-        while start <= end:
-            (length,) = _LENGTH.unpack_from(data, start - 4)
-            if not 0 < length <= LARGEST:
-                raise ProtocolError(f"a packet of {length} bytes; 1 to {LARGEST} are allowed")
-            after = start + length
-            if after > end:
-                self._wanted = 4 + length
-                break
-            if length > _LARGE and data[start] == _BODY:
-                yield Body(memoryview(data)[start + 1 : after])
-            elif length != 2 or data[start:after] not in _NOTHING_DEFINED:
+        at, end = 0, len(data)
+        if self._body_left:
+            yield (more := self._part(memoryview(data)[: self._body_left], self._body_left))
+            at = len(more.piece)
+        self._wanted = _LENGTH.size
+        while end - at >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(data, at)
+            start, after = at + 5, at + 4 + length  # of what stands behind the letter
+            if after > end or not 0 < length <= _LARGE:
+                if piece := self._piece(data, start, length):
+                    yield piece
+                    at = after
+                    continue
+                if after > end:
+                    self._wanted = 4 + length
+                    break
+            letter = data[start - 1]
+            if letter != _DEFINE or length != 2 or data[start] not in _TAKES_NOTHING:
                 try:
-                    command = _READERS[data[start]](data[start + 1 : after])
+                    command = _READERS[letter](data[start:after])
                 except (KeyError, ValueError, IndexError):
-                    raise _no_command(data[start], length - 1) from None
+                    raise _no_command(letter, length - 1) from None
                 yield command
-            start = after + 4
-        if start - 4 < end:
-            self._hold(data[start - 4 :])
+            at = after
+        self._held += data[at:]
 
-    def _hold(self, piece: bytes) -> None:
-        self._held.append(piece)
-        self._size += len(piece)
+    def _piece(self, data: bytes, start: int, length: int) -> Body | None:
+        """What is there of a large piece of the body, if it is one; ProtocolError for what is no packet."""
+        if not 0 < length <= LARGEST:
+            raise ProtocolError(f"a packet of {length} bytes; 1 to {LARGEST} are allowed")
+        if length <= _LARGE or start > len(data) or data[start - 1] != _BODY:
+            return None
+        return self._part(memoryview(data)[start : start + length - 1], length - 1)
+
+    def _part(self, part: memoryview, wanted: int) -> Body:
+        self._body_left = wanted - len(part)
+        return Body(part, not self._body_left)
 
 
 def _no_command(letter: int, length: int) -> ProtocolError:

@@ -213,7 +213,10 @@ class Dialogue:
         return replies.CONTINUE
 
     def _body(self, command: codec.Body) -> bytes:
-        wanted = self._session.body(command.piece)
+        piece, ends = command
+        wanted = self._session.body(piece)
+        if not ends:
+            return b""
         return replies.CONTINUE if wanted or not self._can(_SKIP) else replies.SKIP
 
     def _nothing(self, _: codec.Command) -> bytes:

@@ -38,7 +38,7 @@ class HostileEngine(Server):
     `protocol` is "spamd" or "rspamd". What `settings` holds (score, seconds,
     patience) may be changed at any time. The counters only grow: `connections`
     accepted, `requests` read to their end, `answers` that were right and sent
-    whole, `most_open` at once.
+    whole, `most_open` at once, `lone_line_feeds` in all that was read.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class HostileEngine(Server):
     ):
         self.endpoint = endpoint
         self.settings = Settings(PROTOCOLS[protocol], score, seconds, patience)
-        self.connections = self.requests = self.answers = self.most_open = 0
+        self.connections = self.requests = self.answers = self.most_open = self.lone_line_feeds = 0
         self._manner = manner
         self._open: set[asyncio.Task[None]] = set()
         self._fillers: dict[object, socket.socket] = {}
@@ -155,9 +155,10 @@ class HostileEngine(Server):
     async def _serve(self, peer: socket.socket, manner: Manner) -> None:
         with peer, suppress(OSError):
             if manner not in UNREAD:
-                if not await read_request(peer):
+                if (message := await read_request(peer)) is None:
                     return
                 self.requests += 1
+                self.lone_line_feeds += message.count(b"\n") - message.count(b"\r\n")
             await treat(peer, manner, self.settings)
             self.answers += manner in RIGHT
 

@@ -59,19 +59,20 @@ class Settings:
         return self.protocol.answer(f"{self.score:g}", length_error)
 
 
-async def read_request(peer: socket.socket) -> bool:
-    """Read to the end of the announced length; false when the other side ends before."""
+async def read_request(peer: socket.socket) -> bytes | None:
+    """The message, read to the end of the announced length; None when the other side ends before."""
     request = b""
     while b"\r\n\r\n" not in request:
         if not (piece := await _receive(peer)):
-            return False
+            return None
         request += piece
-    head, _, body = request.partition(b"\r\n\r\n")
+    head, _, begin = request.partition(b"\r\n\r\n")
     length = _LENGTH.search(head)
-    left = int(length[1]) - len(body) if length else 0
+    pieces, left = [begin], int(length[1]) - len(begin) if length else 0
     while left > 0 and (piece := await _receive(peer)):
+        pieces.append(piece)
         left -= len(piece)
-    return left <= 0
+    return b"".join(pieces) if left <= 0 else None
 
 
 async def treat(peer: socket.socket, manner: Manner, settings: Settings) -> None:

@@ -1,4 +1,5 @@
 import contextlib
+import random
 from itertools import pairwise
 
 import pytest
@@ -76,12 +77,13 @@ def cut(data, places):
     return [data[start:end] for start, end in pairwise(edges)]
 
 
-def test_no_macros_for_a_header_field_are_not_told_but_some_are():
-    wire = packed(b"D", b"L") + packed(b"D", b"Li\0x\0") + packed(b"D", b"R") + packed(b"L", b"X\0\0")
+def test_no_macros_for_a_header_field_or_recipient_are_not_told_but_some_are():
+    wire = packed(b"D", b"L") + packed(b"D", b"Li\0x\0") + packed(b"D", b"R") + packed(b"D", b"M")
+    wire += packed(b"L", b"X\0\0")
     found, error = read(CommandReader(), [wire])
     assert [command for _, command in found] == [
         codec.Define(b"L", {"i": "x"}),
-        codec.Define(b"R", {}),
+        codec.Define(b"M", {}),
         codec.Header(b"X", b""),
     ]
     assert not error
@@ -122,18 +124,34 @@ def test_a_length_that_cannot_be_is_refused_before_anything_is_kept(length):
     found, error = read(reader, [packed(b"T", b"") + length.to_bytes(4) + b"x" * 100])
     assert [command for _, command in found] == [codec.Data()]
     assert error == f"a packet of {length} bytes; 1 to {LARGEST} are allowed"
-    assert reader._size == 0
+    assert reader._held == b""
 
 
 def test_the_largest_packet_is_taken_and_no_more_than_one_is_held():
     reader = CommandReader()
-    whole = packed(b"B", b"x" * (LARGEST - 1))
+    whole = packed(b"L", b"Name\0" + b"x" * (LARGEST - 7) + b"\0")
     for start in range(0, len(whole) - 1000, 1000):
         assert list(reader.feed(whole[start : start + 1000])) == []
-        assert reader._size <= len(whole)
-    rest = len(whole) - reader._size
-    assert list(reader.feed(whole[-rest:] + whole[:100])) == [codec.Body(b"x" * (LARGEST - 1))]
-    assert reader._size == 100
+        assert len(reader._held) <= len(whole)
+    rest = len(whole) - len(reader._held)
+    assert list(reader.feed(whole[-rest:] + whole[:100])) == [codec.Header(b"Name", b"x" * (LARGEST - 7))]
+    assert len(reader._held) == 100
+
+
+@given(st.integers(1, LARGEST - 1), st.lists(st.integers(0, 2 * LARGEST)))
+def test_a_piece_of_the_body_comes_as_it_arrives_and_ends_once(size, places):
+    piece = random.Random(size).randbytes(size)
+    reader, came, ended = CommandReader(), b"", 0
+    for part in cut(packed(b"B", piece) + packed(b"E", b""), places):
+        for command in reader.feed(part):
+            if isinstance(command, codec.Body):
+                came += command.piece
+                ended += command.ends
+            else:
+                assert (command, ended) == (codec.End(b""), 1)
+        assert len(reader._held) <= 4200
+    assert came == piece
+    assert ended == 1
 
 
 def test_what_stands_before_an_error_is_still_given():

@@ -221,6 +221,13 @@ def test_the_rest_of_a_large_message_is_not_asked_for():
     assert letters(mail.take(codec.Body(b"x" * 1000), codec.Body(b"x"))) == [b"c", b"s"]
 
 
+def test_a_piece_that_comes_in_parts_is_answered_once():
+    mail = Mail(offered=WAITING)
+    mail.until_data()
+    parts = codec.Body(b"x" * 500, ends=False), codec.Body(b"x" * 500), codec.Body(b"x", ends=False)
+    assert letters(mail.take(*parts, codec.Body(b"x"))) == [b"", b"c", b"", b"s"]
+
+
 def test_a_mail_server_that_knows_no_skip_sends_it_in_vain():
     mail = Mail(offered=OLD)
     mail.until_data()
