@@ -108,24 +108,29 @@ def _episode(policyload: Path, options: list[str], directory: Path, storm: int) 
             target_session_attrs="read-write",
         )
         lagging = conninfo.make_conninfo(dsn, host=str(standby.directory), port=standby.port)
-        host, behind = (
-            stack.enter_context(Host(directory / name, source, _QUICK, log=_QUIET, policyd=""))
-            for name, source in (("host", both), ("behind", lagging))
-        )
-        for follower in (host.follower, behind.follower):
-            os.sched_setaffinity(follower, everywhere)
-        kinds: list[tuple[str, Host, Begin]] = [
-            ("nothing", host, ExitStack),
-            ("a table locked", host, lambda: trouble.locked(primary, dsn)),
-            ("100 % of connections", host, lambda: trouble.full(primary, dsn)),
-            (f"storm of {storm:,} changes", host, lambda: _storm(dsn, storm, last)),
-            ("frozen", host, lambda: trouble.frozen(primary, dsn)),
-            ("stopped", host, lambda: trouble.stopped(primary, dsn)),
-            ("password changed", host, lambda: trouble.other_password(primary, "daemon", "daemon")),
-            ("a standby lags", behind, lambda: _lag(standby)),
-            ("failover to a second host", host, lambda: _failover(primary, standby, last)),
+        kinds: list[tuple[str, Begin]] = [
+            ("nothing", ExitStack),
+            ("a table locked", lambda: trouble.locked(primary, dsn)),
+            ("100 % of connections", lambda: trouble.full(primary, dsn)),
+            (f"storm of {storm:,} changes", lambda: _storm(dsn, storm, last)),
+            ("frozen", lambda: trouble.frozen(primary, dsn)),
+            ("stopped", lambda: trouble.stopped(primary, dsn)),
+            ("password changed", lambda: trouble.other_password(primary, "daemon", "daemon")),
+            ("failover to a second host", lambda: _failover(primary, standby, last)),
         ]
-        return [_measure(policyload, options, last, *kind) for kind in kinds]
+        # One host after the other: what a second one works on meanwhile is not to be taken for the first one's.
+        with _following(directory / "behind", lagging, everywhere) as behind:
+            lags = _measure(policyload, options, last, behind, "a standby lags", lambda: _lag(standby))
+        with _following(directory / "host", both, everywhere) as host:
+            return [*(_measure(policyload, options, last, host, *kind) for kind in kinds), lags]
+
+
+@contextmanager
+def _following(directory: Path, source: str, everywhere: set[int]) -> Iterator[Host]:
+    """A host whose follower's process has all processors."""
+    with Host(directory, source, _QUICK, log=_QUIET, policyd="") as host:
+        os.sched_setaffinity(host.follower, everywhere)
+        yield host
 
 
 def _together(rows: tuple[Row, ...]) -> Row:
@@ -140,8 +145,8 @@ def _measure(
     policyload: Path,
     options: list[str],
     last: int,
-    name: str,
     host: Host,
+    name: str,
     begin: Begin,
 ) -> Row:
     if not host.follows():

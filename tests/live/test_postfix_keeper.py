@@ -108,7 +108,7 @@ def item(domain: str, alive: bool = True) -> tuple[bytes, bytes]:
 def test_of_a_replica_what_changed_is_told_by_its_journal_and_everything_where_that_does_not_reach(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mxweir_policyd.relaydomains.mirror.JOURNAL_LENGTH", 5)
+    monkeypatch.setattr("mxweir_policyd.relaydomains.journaling.LENGTH", 5)
     state = place / "state"
     state.mkdir()
 

@@ -36,7 +36,10 @@ _TURN = 1.0
 """Seconds after which the follower looks at what commands have changed, and what is due."""
 
 _BREATH = 0.2
-"""Seconds between two looks at most changes: a storm of notifications becomes five looks a second."""
+"""Seconds between two looks: a storm of notifications becomes five looks a second."""
+
+_GATHERING = 0.5
+"""Seconds that changes gather after a look that found many: the more come together, the less each costs."""
 
 _QUIET = 1.0
 """Seconds after which it says that it lives, or how far it is: to hear it costs the answering loop time."""
@@ -45,7 +48,7 @@ _NICE = 5
 """Where processors are short, lookups go before."""
 
 _MANY = 500
-"""After a look that found more changes, to hear of the next is work that can wait, too."""
+"""Changes of a look after which to hear of the next is work that can wait, too."""
 
 _RESTS = 4
 """A comparison rests this many times as long as it works."""
@@ -186,7 +189,7 @@ class _Connection:
         self._looked = self._heard = time.monotonic()
         while True:
             if self._many:
-                time.sleep(_BREATH if notified else _TURN)
+                time.sleep(_GATHERING if notified else _TURN)
                 self._aside(partial(self._turn, follower, source, notified, 0.0, _here))
             else:
                 self._turn(follower, source, notified, self._rest or _TURN, self._aside)

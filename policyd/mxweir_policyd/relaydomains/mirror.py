@@ -30,6 +30,7 @@ from mxweir.domains.flags import FLAGS, whole
 from mxweir.domains.reader import DATABASES, FROZEN, JOURNAL, META, POSTGRES, PROGRESS, RECORDS
 from mxweir.domains.record import DISABLED, Record
 from mxweir_policyd.relaydomains.flagging import Flagging
+from mxweir_policyd.relaydomains.journaling import Journaling
 from mxweir_policyd.relaydomains.progress import Point, Progress
 from mxweir_policyd.relaydomains.tablefile import (
     DamagedError,
@@ -43,9 +44,6 @@ from mxweir_policyd.relaydomains.tablefile import (
 
 _LOSSES = b"losses"
 
-JOURNAL_LENGTH = 200_000
-"""Changes that the journal knows; who follows it and is further behind looks at everything again."""
-
 Item = tuple[bytes, bytes | None]
 """A hash, and the stored record that PostgreSQL has for it now; None if it has none."""
 
@@ -57,6 +55,14 @@ class Applied(NamedTuple):
     lost: int = 0
     held: int = 0
     frozen: bool = False
+
+
+class _Change(NamedTuple):
+    """One transaction, and what is kept beside the records in it."""
+
+    write: "lmdb.Transaction[bytes]"
+    flags: Flagging
+    journal: Journaling
 
 
 class Mirror:
@@ -133,16 +139,16 @@ class Mirror:
 
     def begin(self, point: Point) -> Progress:
         """Start over with a first fill; changes behind `point` come after it."""
-        with self._changing() as (write, flags):
+        with self._changing() as (write, flags, journal):
             for database in (self._records, self._losses):
                 write.drop(database, delete=False)
             flags.clear()
-            self._note(write, "")
+            journal.note("")
             return self._advance(write, **asdict(Progress(point=point)))
 
     def fill(self, batch: list[tuple[bytes, bytes]]) -> Progress:
         """Take the next records of the first fill, in the order of their hashes."""
-        with self._changing() as (write, flags):
+        with self._changing() as (write, flags, _):
             with write.cursor(self._records) as cursor:
                 cursor.putmulti(batch, append=True)
             for key, raw in batch:
@@ -156,29 +162,33 @@ class Mirror:
         Losses are only carried out (or held) when it is time to `settle`: behind
         the last batch of what was read in one go.
         """
-        with self._changing() as (write, flags):
+        with self._changing() as change:
+            write = change.write
             if write.get(FROZEN, db=self._meta) is not None:
                 return Applied(frozen=True)
             changed = gained = 0
+            losses = int(write.stat(self._losses)["entries"])  # hardly ever any
             for key, raw in items:
                 old = write.get(key, db=self._records)
                 if _alive(old) and not _alive(raw):
-                    write.put(key, raw or b"", db=self._losses)
+                    losses += write.put(key, raw or b"", db=self._losses)
                     continue
-                write.delete(key, db=self._losses)
+                if losses:
+                    write.delete(key, db=self._losses)
                 if raw != old:
                     changed, gained = changed + 1, gained + (_alive(raw) and not _alive(old))
-                    self._put(write, flags, key, raw)
+                    self._put(change, key, raw)
             before = self._progress(write)
             live = before.live + gained
             self._advance(write, live=live, baseline=max(before.baseline, live), **fields)
-            lost = self._settle(write, flags, max_shrink) if settle else 0
+            lost = self._settle(change, max_shrink) if settle else 0
             return Applied(changed, lost, self._progress(write).held)
 
     def accept(self) -> int:
         """Carry out the losses that are held, however many; returns their number."""
-        with self._changing() as (write, flags):
-            lost = self._settle(write, flags, 1.0)
+        with self._changing() as change:
+            lost = self._settle(change, 1.0)
+            write = change.write
             self._advance(write, baseline=self._progress(write).live)
             return lost
 
@@ -209,38 +219,30 @@ class Mirror:
             if there:
                 yield from itertools.takewhile(lambda item: item[0] <= end, cursor.iternext())
 
-    def _settle(self, write: "lmdb.Transaction[bytes]", flags: Flagging, max_shrink: float) -> int:
+    def _settle(self, change: "_Change", max_shrink: float) -> int:
         """Carry the losses out, or hold all of them."""
+        write = change.write
         now = self._progress(write)
         losses = int(write.stat(self._losses)["entries"])
         if now.live - losses < now.baseline * (1 - max_shrink):
             self._advance(write, held=losses)
             return 0
         for key, raw in write.cursor(self._losses):
-            self._put(write, flags, key, raw or None)
+            self._put(change, key, raw or None)
         write.drop(self._losses, delete=False)
         self._advance(write, live=now.live - losses, held=0)
         return losses
 
-    def _put(self, write: "lmdb.Transaction[bytes]", flags: Flagging, key: bytes, raw: bytes | None) -> None:
+    def _put(self, change: "_Change", key: bytes, raw: bytes | None) -> None:
+        write, flags, journal = change
         flags.note(key, raw)
         stored = raw or write.get(key, db=self._records)
         if stored is not None:
-            self._note(write, _name(stored))
+            journal.note(_name(stored))
         if raw is None:
             write.delete(key, db=self._records)
         else:
             write.put(key, raw, db=self._records)
-
-    def _note(self, write: "lmdb.Transaction[bytes]", domain: str) -> None:
-        """Put a domain at the end of the journal and take the oldest out; "" leaves a gap: it may be any."""
-        with write.cursor(self._journal) as cursor:
-            gap = 0 if domain else JOURNAL_LENGTH
-            number = (int.from_bytes(cursor.key()) if cursor.last() else 0) + gap + 1
-            cursor.put(number.to_bytes(8), domain.encode(), append=True)
-            oldest = max(0, number - JOURNAL_LENGTH).to_bytes(8)
-            while cursor.first() and cursor.key() <= oldest:
-                cursor.delete()
 
     def _progress(self, transaction: "lmdb.Transaction[bytes]") -> Progress:
         return Progress.decode(transaction.get(PROGRESS, db=self._meta))
@@ -251,11 +253,12 @@ class Mirror:
         return progress
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[tuple["lmdb.Transaction[bytes]", Flagging]]:
+    def _changing(self) -> Iterator["_Change"]:
         with self._writing() as write:
-            flags = Flagging(write, self._records, self._flags)
-            yield write, flags
+            flags, journal = Flagging(write, self._records, self._flags), Journaling(write, self._journal)
+            yield _Change(write, flags, journal)
             flags.finish()
+            journal.finish()
 
     def _writing(self) -> contextlib.AbstractContextManager["lmdb.Transaction[bytes]"]:
         return writing(self._environment, self.path)

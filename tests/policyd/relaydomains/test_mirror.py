@@ -377,7 +377,7 @@ def test_the_journal_names_each_domain_whose_record_changed(tmp_path: Path, mirr
 def test_the_journal_is_bounded_and_its_numbers_show_where_it_lacks_something(
     tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mxweir_policyd.relaydomains.mirror.JOURNAL_LENGTH", 5)
+    monkeypatch.setattr("mxweir_policyd.relaydomains.journaling.LENGTH", 5)
     filled(mirror, 1)
     start = changed(mirror, tmp_path, 0)[-1][0]
     mirror = Mirror(tmp_path)
