@@ -118,7 +118,7 @@ def _episode(policyload: Path, options: list[str], directory: Path, storm: int) 
             ("password changed", lambda: trouble.other_password(primary, "daemon", "daemon")),
             ("failover to a second host", lambda: _failover(primary, standby, last)),
         ]
-        # One host after the other: what a second one works on meanwhile is not to be taken for the first one's.
+        # One host after the other: what another works on meanwhile is not to be taken for the first one's.
         with _following(directory / "behind", lagging, everywhere) as behind:
             lags = _measure(policyload, options, last, behind, "a standby lags", lambda: _lag(standby))
         with _following(directory / "host", both, everywhere) as host:

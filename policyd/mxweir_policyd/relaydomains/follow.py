@@ -25,8 +25,8 @@ _FILLED_AT_ONCE = 10
 """Batches of the first fill that are one transaction: some 6 MB, and a fiftieth of the waits for the disk."""
 
 _CHANGED_AT_ONCE = 4
-"""Batches of changes that are one transaction: a change has to write a chunk of flags, and of 20,000 several share
-one, which makes each half as dear as by the thousand."""
+"""Batches of changes that are one transaction: each change has to write a chunk of flags, and of 20,000 some
+share one. By the thousand a change costs twice as much."""
 
 
 class Source(Protocol):
