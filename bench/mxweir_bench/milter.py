@@ -33,7 +33,7 @@ else had anything to do. With 60 and 100 nobody delivers more: more processes sh
 
 MAILS = {
     "4 KiB": Mail(2000, sessions=SESSIONS),
-    "100 KiB": Mail(800, size=100 * 1024, sessions=SESSIONS),
+    "100 KiB": Mail(1600, size=100 * 1024, sessions=SESSIONS),
 }
 
 NONE, ACCEPT, OURS, SPAMASS = "none", "pymilter, only accepts", "mxweir", "spamass-milter"
