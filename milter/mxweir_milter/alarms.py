@@ -9,6 +9,7 @@ never early.
 
 import asyncio
 from collections.abc import Callable
+from functools import cached_property
 from heapq import heappop, heappush
 from types import TracebackType
 from typing import cast
@@ -47,41 +48,45 @@ class Alarms:
         self._first = 0
         """The slot that the timer is set to."""
 
+    @cached_property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop. To ask which one runs takes a call of the kernel each time (in Python 3.11)."""
+        return asyncio.get_running_loop()
+
     def after(self, seconds: float, call: Callable[[], object]) -> Alarm:
         """Have something called in so many seconds."""
-        loop = asyncio.get_running_loop()
-        number = int((loop.time() + seconds) / _SLOT) + 1
+        number = int((self.loop.time() + seconds) / _SLOT) + 1
         slot = self._slots.get(number)
         if slot is None:
             slot = self._slots[number] = {}
             heappush(self._numbers, number)
             if self._timer is None or number < self._first:
-                self._set(loop, number)
+                self._set(number)
         return Alarm(call, slot)
 
     def limit(self, seconds: float) -> "Limit":
         """What `asyncio.timeout` is: a context that raises TimeoutError, but on these alarms."""
         return Limit(self, seconds)
 
-    def _set(self, loop: asyncio.AbstractEventLoop, first: int) -> None:
+    def _set(self, first: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._first = first
-        self._timer = loop.call_at(first * _SLOT, self._ring, loop)
+        self._timer = self.loop.call_at(first * _SLOT, self._ring)
 
-    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
-        last = max(self._first, int(loop.time() / _SLOT))
+    def _ring(self) -> None:
+        last = max(self._first, int(self.loop.time() / _SLOT))
         due = []
         while self._numbers and self._numbers[0] <= last:
             due.append(self._slots.pop(heappop(self._numbers)))
         self._timer = None
         if self._numbers:
-            self._set(loop, self._numbers[0])
+            self._set(self._numbers[0])
         for slot in due:
             for alarm in tuple(slot):
                 if alarm in slot:  # one before it may have taken it back
                     alarm.cancel()
-                    _ring_one(loop, alarm)
+                    _ring_one(self.loop, alarm)
 
 
 def _ring_one(loop: asyncio.AbstractEventLoop, alarm: Alarm) -> None:
@@ -104,7 +109,7 @@ class Limit:
         self._cancelled_before = 0
 
     def __enter__(self) -> None:
-        self._task = cast("asyncio.Task[object]", asyncio.current_task())  # a coroutine runs in some task
+        self._task = cast("asyncio.Task[object]", asyncio.current_task(self._alarms.loop))  # it is in some
         self._cancelled_before = self._task.cancelling()
         self._alarm = self._alarms.after(self._seconds, self._reach)
 

@@ -148,10 +148,13 @@ class Pool:
 
     def _take(self, but: Collection[Lane] = ()) -> Turn | None:
         now = self._clock()
-        # Beginning with another one each time, so that equals share the work.
-        self._next = (self._next + 1) % len(self.lanes)
-        lanes = self.lanes[self._next :] + self.lanes[: self._next]
-        for lane in sorted(lanes, key=lambda lane: lane.gate.in_hand):
+        lanes: Sequence[Lane] = self.lanes
+        if len(lanes) > 1:
+            # Beginning with another one each time, so that equals share the work.
+            self._next = (self._next + 1) % len(lanes)
+            turned = self.lanes[self._next :] + self.lanes[: self._next]
+            lanes = sorted(turned, key=lambda lane: lane.gate.in_hand)
+        for lane in lanes:
             if lane not in but and (permit := lane.gate.enter(now)):
                 return Turn(self, lane, permit)
         return None

@@ -104,7 +104,7 @@ class Scanner:
         """Ask an engine's addresses one after the other, until one answers."""
         pool, tried = turn.pool, [turn.lane]
         while True:
-            last = not pool.has_room(tried)
+            last = len(tried) == len(pool.lanes) or not pool.has_room(tried)
             result = await self._ask(turn, message, deadline if last else deadline.share(_SHARE), fair)
             if last or _answered(result) or deadline.left() <= _LEAST:
                 return result

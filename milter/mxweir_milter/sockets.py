@@ -8,6 +8,7 @@ needs one, and forgets a socket that is closed (Linux epoll(7)).
 import asyncio
 import select
 from collections.abc import Callable
+from functools import cached_property
 
 READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
 
@@ -23,10 +24,15 @@ class Sockets:
         self._ready: dict[int, Ready] = {}
         self._is_watched = False
 
+    @cached_property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop."""
+        return asyncio.get_running_loop()
+
     def watch(self, descriptor: int, events: int, ready: Ready) -> None:
         """Call `ready` whenever one of these events is there; raises OSError."""
         if not self._is_watched:
-            asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._turn)
+            self.loop.add_reader(self._epoll.fileno(), self._turn)
             self._is_watched = True
         self._epoll.register(descriptor, events)
         self._ready[descriptor] = ready
@@ -47,4 +53,4 @@ class Sockets:
                     ready(events)
                 except Exception as error:  # noqa: BLE001 -- of one, and no other shall wait for it
                     what = {"message": "a socket that was ready was not served", "exception": error}
-                    asyncio.get_running_loop().call_exception_handler(what)
+                    self.loop.call_exception_handler(what)

@@ -70,7 +70,7 @@ class Thresholds:
     rewrite_subject_at: float = NEVER
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scored:
     """An engine's result; `threshold` is the engine's own. Made by `scored`, which checks it.
 

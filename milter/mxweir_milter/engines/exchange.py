@@ -9,10 +9,10 @@ ever found dead, or half read, by the next message.
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from mxweir.endpoint import Endpoint, Inet, Unix
 from mxweir_milter.engines.error import EngineError
@@ -62,14 +62,21 @@ class Route:
         await loop.create_connection(made, last, at.port, ssl=self.tls, server_hostname=name)
 
 
-async def exchange(route: Route, request: Pieces, reader: Reader, *, half_close: bool) -> Scored:
+def exchange(
+    route: Route, request: Pieces, reader: Reader, *, half_close: bool
+) -> Coroutine[Any, Any, Scored]:
     """Send a request in its pieces, and give the answer; raises EngineError or OSError.
 
     With `half_close` our side of the connection is shut down after the request.
     """
     if isinstance(route.endpoint, Unix):
-        return await _UnixExchange(route.sockets, route.endpoint.path, request, reader, half_close).answer()
-    answer: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
+        return _UnixExchange(route.sockets, route.endpoint.path, request, reader, half_close).answer()
+    return _exchange(route, route.endpoint, request, reader, half_close)
+
+
+async def _exchange(route: Route, at: Inet, request: Pieces, reader: Reader, half_close: bool) -> Scored:
+    """By a transport of the event loop, which does name and encryption."""
+    answer: asyncio.Future[Scored] = route.sockets.loop.create_future()
     # An error that nobody waits for any more is none to complain about.
     answer.add_done_callback(lambda done: done.cancelled() or done.exception())
     made: list[_Exchange] = []
@@ -79,7 +86,7 @@ async def exchange(route: Route, request: Pieces, reader: Reader, *, half_close:
         return made[-1]
 
     try:
-        await route.connect(route.endpoint, make)
+        await route.connect(at, make)
         return await answer
     finally:
         # Cancelled in the moment in which a connection was made, the event loop closes it by itself, but not
@@ -103,7 +110,7 @@ class _UnixExchange:
         self._unsent = request
         self._reader = reader
         self._half_close = half_close
-        self._answer: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
+        self._answer: asyncio.Future[Scored] = sockets.loop.create_future()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
     async def answer(self) -> Scored:

@@ -1,5 +1,8 @@
 """Rspamd at one address: its normal worker or its controller, which wants a password."""
 
+from collections.abc import Coroutine
+from typing import Any
+
 from mxweir_milter.engines.checkv2 import Check
 from mxweir_milter.engines.exchange import Route, exchange
 from mxweir_milter.message import Message
@@ -15,10 +18,10 @@ class Rspamd:
         self._route = route
         self._password = password
 
-    async def scan(self, message: Message) -> Scored:
+    def scan(self, message: Message) -> Coroutine[Any, Any, Scored]:
         """Have a message scanned; raises EngineError, or OSError when nobody can be reached."""
         check = Check(message, self._password, self.name)
-        return await exchange(self._route, check.request, check, half_close=False)
+        return exchange(self._route, check.request, check, half_close=False)
 
     def __str__(self) -> str:
         return f"rspamd at {self._route.endpoint}"

@@ -198,7 +198,7 @@ class Peer(Connection):
 
     def _begin_scan(self, wanted: Wanted) -> None:
         self._deadline = wanted.deadline
-        self._scan = asyncio.get_running_loop().create_task(self._answer(wanted))
+        self._scan = self._front.sockets.loop.create_task(self._answer(wanted))
         self._wait_on()
 
     async def _answer(self, wanted: Wanted) -> None:

@@ -32,9 +32,10 @@ _BODY, _DEFINE = ord("B"), ord("D")
 _LARGE = 4096
 """Bytes from which on a piece of the body is neither copied nor waited for."""
 
-_TAKES_NOTHING = frozenset(b"RLBE")
-"""Commands before each of which Postfix says that it has no macros: a recipient, a header field, a piece of
-the body, the end. That takes nothing away that anybody reads, and is left out here."""
+_TAKES_NOTHING = frozenset(b"HMRLBE")
+"""Commands before which Postfix says so when it has no macros: the greeting, a sender, a recipient, a header
+field, a piece of the body, the end. TLS stays as long as the session, and what belongs to a message goes with
+it: to have none takes nothing away, and is left out here."""
 
 
 class ProtocolError(Exception):

@@ -78,12 +78,12 @@ def cut(data, places):
 
 
 def test_no_macros_for_a_header_field_or_recipient_are_not_told_but_some_are():
-    wire = packed(b"D", b"L") + packed(b"D", b"Li\0x\0") + packed(b"D", b"R") + packed(b"D", b"M")
+    wire = packed(b"D", b"L") + packed(b"D", b"Li\0x\0") + packed(b"D", b"R") + packed(b"D", b"C")
     wire += packed(b"L", b"X\0\0")
     found, error = read(CommandReader(), [wire])
     assert [command for _, command in found] == [
         codec.Define(b"L", {"i": "x"}),
-        codec.Define(b"M", {}),
+        codec.Define(b"C", {}),
         codec.Header(b"X", b""),
     ]
     assert not error
