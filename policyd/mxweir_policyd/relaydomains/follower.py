@@ -92,13 +92,23 @@ def follow(settings: Settings, tell: Tell) -> None:
     backoff, aside = Backoff(), _Aside()
     while True:
         try:
+            # To open it, another process reads all of it: not before each try to connect.
             with contextlib.closing(_opened(settings, tell)) as mirror:
-                _Connection(settings, mirror, tell, backoff, aside).forever()
-        except SourceError as error:
-            tell(Report(Following.AWAY, "away", str(error)))
+                _go_on(settings, mirror, tell, backoff, aside)
         except ReplicaError as error:
             tell(Report(Following.FAILING, "failing", str(error)))
         time.sleep(backoff.failed(random()))  # noqa: S311 - no secret
+
+
+def _go_on(settings: Settings, mirror: Mirror, tell: Tell, backoff: Backoff, aside: "_Aside") -> None:
+    """One connection after the other; raises ReplicaError."""
+    while True:
+        try:
+            _Connection(settings, mirror, tell, backoff, aside).forever()
+        except SourceError as error:
+            tell(Report(Following.AWAY, "away", str(error)))
+        time.sleep(backoff.failed(random()))  # noqa: S311 - no secret
+        mirror.check_place()
 
 
 def _opened(settings: Settings, tell: Tell) -> Mirror:

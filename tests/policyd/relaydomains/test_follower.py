@@ -1,11 +1,22 @@
 """Work that can wait is done where nobody else wants the processor, if anything is done there."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from mxweir.config.sections import Postgres
 from mxweir_policyd.relaydomains import follower
-from mxweir_policyd.relaydomains.follower import _Aside
+from mxweir_policyd.relaydomains.follower import _Aside, follow
+from mxweir_policyd.relaydomains.mirror import Mirror
+from mxweir_policyd.relaydomains.report import Following, Report, Settings
+
+NOWHERE = Postgres(dsn="host=127.0.0.1 port=1 dbname=none")
+
+
+class EnoughError(Exception):
+    """The follower has done what the test wants to see."""
 
 
 def policy() -> int:
@@ -33,3 +44,46 @@ def test_an_error_of_the_work_reaches_whoever_wants_it(monkeypatch: pytest.Monke
 
     with pytest.raises(LookupError):
         _Aside()(fails)
+
+
+def until_away(directory: Path, times: int, meanwhile: dict[int, Callable[[], object]]) -> list[Following]:
+    """Follow a PostgreSQL that is nowhere until it was told so often; what was told."""
+    told: list[Following] = []
+
+    def tell(report: Report | None) -> None:
+        assert report is not None
+        told.append(report.state)
+        if act := meanwhile.get(len(told)):
+            act()
+        if told.count(Following.AWAY) == times:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        follow(Settings(str(directory), 0.2, NOWHERE), tell)
+    return told
+
+
+def test_while_postgresql_is_away_the_replica_is_not_opened_anew_for_each_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+
+    class Opened(Mirror):
+        def __init__(self, directory: Path, mend: bool = False) -> None:
+            opened.append(directory)
+            super().__init__(directory, mend)
+
+    monkeypatch.setattr(follower, "Mirror", Opened)
+    monkeypatch.setattr(follower, "random", lambda: 0.0)
+    assert until_away(tmp_path, 4, {}) == [Following.AWAY] * 4
+    assert opened == [tmp_path]
+
+
+def test_a_replica_that_is_removed_while_postgresql_is_away_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "random", lambda: 0.0)
+    path = tmp_path / "postgres.lmdb"
+    told = until_away(tmp_path, 3, {2: path.unlink})
+    assert told == [Following.AWAY, Following.AWAY, Following.FAILING, Following.AWAY]
+    assert path.exists()
