@@ -108,7 +108,7 @@ class Follower:
             self._mirror.update(compared="")
 
     def compare(self) -> Step | None:
-        """Compare the next range, and mend it; None when no comparison is in progress."""
+        """Compare the next range, and mend it; None when no comparison goes on, or the replica is pinned."""
         progress = self._mirror.progress()
         if progress.compared is None or self._mirror.frozen():
             return None
@@ -128,6 +128,8 @@ class Follower:
             self._mirror.spare(after, digest.end)
         else:
             applied = self._mend(after, digest.end)
+        if applied.frozen:
+            return None  # pinned meanwhile: the range is compared again when it no longer is
         if digest.end == LAST:
             return Step(self._end_comparison(applied))
         self._mirror.update(compared=digest.end.hex())

@@ -321,6 +321,28 @@ def test_a_frozen_replica_does_not_move_and_loses_nothing_by_it(mirror: Mirror) 
     assert content(mirror) == table.rows
 
 
+def test_a_range_that_differs_and_is_frozen_while_it_is_compared_is_compared_again(mirror: Mirror) -> None:
+    table = Table(40)
+    bring_up(mirror, table)
+    mirror.apply([(min(table.rows), b"\x10\0\0other")], 0.2)
+    look = table.digest
+
+    def pinned(after: bytes = b"") -> Digest:
+        mirror.freeze(1.0)
+        return look(after)
+
+    with pytest.MonkeyPatch.context() as meanwhile:
+        meanwhile.setattr(table, "digest", pinned)
+        follow = follower(mirror, table)
+        follow.begin_comparison()
+        assert follow.compare() is None
+    assert content(mirror) != table.rows
+    mirror.thaw()
+    while follow.compare() is not None:
+        pass
+    assert content(mirror) == table.rows
+
+
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=40)
 @given(st.integers(0, 2**32))
 def test_broken_off_at_any_call_it_ends_up_with_what_the_source_has(
