@@ -115,19 +115,20 @@ class Follower:
         after = bytes.fromhex(progress.compared)
         digest = self._source.digest(after)
         agrees = self._mirror.agrees(after, digest.end, digest.checksum)
+        applied = Applied(held=progress.held)
         if not agrees:
             # Mostly a change that was not caught up yet; what differs still is a difference.
-            self.catch_up()
+            applied = self.catch_up().applied
             if self._mirror.progress().compared != progress.compared:
-                return Step(share=0.0)
+                return Step(applied, share=0.0)
             digest = self._source.digest(after)
             agrees = self._mirror.agrees(after, digest.end, digest.checksum)
-        applied = Applied(held=progress.held)
         if agrees:
             # A domain that was lost and came back while changes could not be told would go otherwise.
             self._mirror.spare(after, digest.end)
         else:
-            applied = self._mend(after, digest.end)
+            mended = self._mend(after, digest.end)
+            applied = mended._replace(changed=mended.changed + applied.changed, lost=applied.lost)
         if applied.frozen:
             return None  # pinned meanwhile: the range is compared again when it no longer is
         if digest.end == LAST:
@@ -162,7 +163,7 @@ class Follower:
         )
         if not settled.held:
             self._mirror.update(baseline=self._mirror.progress().live)
-        return settled._replace(changed=last.changed + settled.changed)
+        return settled._replace(changed=last.changed + settled.changed, lost=last.lost + settled.lost)
 
 
 def _together(batches: Iterator[list[T]], count: int) -> Iterator[list[T]]:

@@ -242,7 +242,7 @@ class _Connection:
         if step is not None:
             if step.share == 1:
                 self._say(Following.FOLLOWING, step)
-            elif step.applied.changed or self._state is not Following.COMPARING or self._is_quiet():
+            elif any(step.applied[:2]) or self._state is not Following.COMPARING or self._is_quiet():
                 self._say(Following.COMPARING, step)
             self._rest = min(_TURN, _RESTS * (time.monotonic() - started))
 

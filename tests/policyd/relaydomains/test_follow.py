@@ -236,6 +236,21 @@ def test_a_change_between_catching_up_and_comparing_is_no_difference(mirror: Mir
     assert (content(mirror), table.read) == (table.rows, 0)
 
 
+def test_what_is_caught_up_amidst_a_comparison_is_told_with_it(mirror: Mirror) -> None:
+    table = Table(40)
+    bring_up(mirror, table)
+    follow = follower(mirror, table)
+    follow.begin_comparison()
+    table.put(100)
+    table.put(101)
+    table.remove(3)
+    done = []
+    while (step := follow.compare()) is not None:
+        done.append(step.applied)
+    assert content(mirror) == table.rows
+    assert (sum(each.changed for each in done), sum(each.lost for each in done)) == (2, 1)
+
+
 @pytest.mark.parametrize("how", ["removed", "switched off", "found by a comparison"])
 def test_a_table_that_shrinks_too_much_leaves_the_replica_as_it_is(mirror: Mirror, how: str) -> None:
     table = Table(40)
