@@ -72,8 +72,11 @@ Tell = Callable[[Report | None], None]
 
 
 def main() -> None:
-    """Follow until stdin ends. Signals to the whole service are for the daemon, which may want to drain."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    """Follow until stdin ends. Signals to the whole service are for the daemon, which may want to drain.
+
+    A Ctrl-Z, too: while one thread changes the replica, another one would take it, and all would stop.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
     settings = Settings.of_line(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_stdin, daemon=True).start()

@@ -1,6 +1,10 @@
 """Work that can wait is done where nobody else wants the processor, if anything is done there."""
 
 import os
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,3 +91,16 @@ def test_a_replica_that_is_removed_while_postgresql_is_away_is_opened_anew(
     told = until_away(tmp_path, 3, {2: path.unlink})
     assert told == [Following.AWAY, Following.AWAY, Following.FAILING, Following.AWAY]
     assert path.exists()
+
+
+def test_a_ctrl_z_does_not_stop_it_with_the_replicas_lock(tmp_path: Path) -> None:
+    argv = [sys.executable, "-P", "-m", "mxweir_policyd.relaydomains.follower"]
+    settings = Settings(str(tmp_path), 0.2, NOWHERE)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(settings.line())
+        process.stdin.flush()
+        assert Report.of_line(process.stdout.readline()).state is Following.AWAY
+        (ignored,) = re.findall(r"SigIgn:\t(\w+)", Path(f"/proc/{process.pid}/status").read_text())
+    assert int(ignored, 16) & 1 << signal.SIGTSTP - 1
