@@ -183,7 +183,8 @@ class CommandReader:
                     at = after
                     continue
                 if after > end:
-                    self._wanted = 4 + length
+                    # Without its letter nobody knows yet whether it is waited for.
+                    self._wanted = 4 + length if start <= end else 5
                     break
             letter = data[start - 1]
             if letter != _DEFINE or length != 2 or data[start] not in _TAKES_NOTHING:

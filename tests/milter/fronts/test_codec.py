@@ -154,6 +154,15 @@ def test_a_piece_of_the_body_comes_as_it_arrives_and_ends_once(size, places):
     assert ended == 1
 
 
+@pytest.mark.parametrize("begin", range(1, 6))
+def test_a_large_piece_is_not_waited_for_wherever_its_begin_is_cut(begin):
+    reader = CommandReader()
+    wire = packed(b"B", b"x" * 60_000)
+    came = [command for part in (wire[:begin], wire[begin:1005]) for command in reader.feed(part)]
+    parts = [command.piece for command in came if isinstance(command, codec.Body)]
+    assert (b"".join(parts), bytes(reader._held)) == (b"x" * 1000, b"")
+
+
 def test_what_stands_before_an_error_is_still_given():
     found, error = read(CommandReader(), [packed(b"T", b"") + packed(b"?", b"") + packed(b"T", b"")])
     assert [command for _, command in found] == [codec.Data()]
