@@ -116,7 +116,8 @@ class Dialogue:
             reply = step(self, command)
         except Exception as error:  # noqa: BLE001 -- a fault of ours must cost a scan, never a message
             self._fault(name, error)
-            reply = replies.CONTINUE
+            goes_on = isinstance(command, codec.Body) and not command.ends
+            reply = b"" if goes_on else replies.CONTINUE
         return reply if is_answered else b""
 
     def conclude(self, result: Result) -> Spoken:

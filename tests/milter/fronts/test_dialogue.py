@@ -228,6 +228,16 @@ def test_a_piece_that_comes_in_parts_is_answered_once():
     assert letters(mail.take(*parts, codec.Body(b"x"))) == [b"", b"c", b"", b"s"]
 
 
+def test_a_piece_at_which_something_goes_wrong_is_answered_once_too(monkeypatch):
+    def boom(*_):
+        raise RuntimeError("boom")
+
+    mail = Mail(offered=WAITING)
+    mail.until_data()
+    monkeypatch.setattr(Session, "body", boom)
+    assert letters(mail.take(codec.Body(b"x", ends=False), codec.Body(b"x"))) == [b"", b"c"]
+
+
 def test_a_mail_server_that_knows_no_skip_sends_it_in_vain():
     mail = Mail(offered=OLD)
     mail.until_data()
