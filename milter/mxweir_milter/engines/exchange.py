@@ -155,13 +155,13 @@ class _UnixExchange:
             if events & WRITABLE and self._send():
                 self._sockets.change(self._socket.fileno(), READABLE)
             result = self._receive() if events & ~WRITABLE else None
-        except EngineError as error:
+        except Exception as error:  # noqa: BLE001 -- of ours, too: at its end a socket stays ready until it is closed
             self._end(error)
         else:
             if result is not None:
                 self._end(result)
 
-    def _end(self, result: Scored | EngineError) -> None:
+    def _end(self, result: Scored | Exception) -> None:
         self._close()
         if self._answer.done():  # cancelled, in this very turn of the loop
             return

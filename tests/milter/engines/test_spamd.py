@@ -7,6 +7,7 @@ import time
 import pytest
 
 from mxweir.endpoint import Inet, Unix
+from mxweir_milter.engines import spamc
 from mxweir_milter.engines.error import EngineError
 from mxweir_milter.engines.exchange import Route
 from mxweir_milter.engines.names import Names
@@ -125,6 +126,20 @@ async def test_an_answer_that_cannot_be_relied_on_is_an_engine_error(serve, piec
     with pytest.raises(EngineError) as caught:
         await serve(answers(*pieces)).engine.scan(message())
     assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize("place", ["feed", "end"])
+async def test_a_fault_of_ours_at_the_answer_ends_the_exchange_and_is_told_once(serve, monkeypatch, place):
+    def boom(*_):
+        raise RuntimeError("boom")
+
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
+    monkeypatch.setattr(spamc.ResponseReader, place, boom)
+    with pytest.raises(RuntimeError, match="boom"):
+        async with asyncio.timeout(10.0):
+            await serve(answers(HAM[:-1])).engine.scan(message())
+    assert told == []
 
 
 async def test_nobody_there_is_an_os_error(tmp_path):
