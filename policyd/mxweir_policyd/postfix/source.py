@@ -24,6 +24,8 @@ class Tables:
         self._postgres = postgres
         self._number = -1
         self._seen: object = None
+        self._given = False
+        """Whether this host's own table was ever there."""
 
     def close(self) -> None:
         """Give the files back."""
@@ -42,9 +44,13 @@ class Tables:
                 yield record
 
     def whole(self) -> bool:
-        """Whether what they lack is not ours for certain. An empty table is none to go by."""
+        """Whether what they lack is not ours for certain. An empty table is none to go by.
+
+        Nor is one that was there and is gone: the daemon puts another one in its place within seconds.
+        """
         replica, here = self._reader.postgres, self._reader.here
-        if here.failed or self._unsure.exists():
+        self._given = self._given or here.there
+        if here.failed or (self._given and not here.there) or self._unsure.exists():
             return False
         if not self._postgres:
             return here.count() > 0
