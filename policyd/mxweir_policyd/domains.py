@@ -66,6 +66,11 @@ class RelayDomains:
         """Whether a source has still to say what it has since the start."""
         return self._replica.pending
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether the follower tries in vain to connect to PostgreSQL: nobody else need try."""
+        return self._postgres is not None and self._postgres.hopeless
+
     def confirm(self, domain: str, resume: Callable[[Match], None]) -> None:
         """Have `resume` called with whether PostgreSQL has a folded domain that is unknown here."""
         if self._postgres is None:

@@ -35,8 +35,10 @@ class PostgresDomains:
             self._confirmations,
             patience(config),
             observe,
-            lambda: self._keeper.last.state is Following.AWAY,
+            lambda: self.hopeless,
         )
+        self.told_hopeless = False
+        """What the process that has the follower says of `hopeless`."""
         self.heard: Callable[[], None] = lambda: None
         """Is called when the follower has heard of a change: other processes remember, too."""
         self._renewed = asyncio.Event()
@@ -111,6 +113,11 @@ class PostgresDomains:
     def state(self) -> Following:
         """What the follower is at."""
         return self._keeper.last.state
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether this host's follower tries in vain to connect."""
+        return self.told_hopeless or self.state is Following.AWAY
 
     @property
     def lag(self) -> float:

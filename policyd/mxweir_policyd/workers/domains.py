@@ -12,18 +12,19 @@ from mxweir_policyd.domains import following, show_pending
 from mxweir_policyd.pipeline import Domains
 from mxweir_policyd.relaydomains.replica import Replica
 from mxweir_policyd.relaydomains.tablefile import ReplicaError
+from mxweir_policyd.workers import messages
 
 
 class SharedDomains:
     """Asks the tables, and PostgreSQL for what they lack; raises ServiceError when it cannot.
 
-    `pending` is the parent's word: it loads the domains file.
+    What is `told` of them is the parent's word: it loads the domains file, and has the follower.
     """
 
-    def __init__(self, config: Config, pending: bool, observe: Observer, metrics: Metrics) -> None:
+    def __init__(self, config: Config, told: messages.Domains, observe: Observer, metrics: Metrics) -> None:
         self._replica = Replica(config.state_dir)
-        self._replica.pending = pending
         self._postgres = following(config, self._replica, observe, metrics)
+        self._hear(told)
         show_pending(metrics, self._replica)
 
     @property
@@ -54,9 +55,9 @@ class SharedDomains:
         else:
             self._postgres.tick()
 
-    def changed(self, pending: bool) -> None:
+    def changed(self, told: messages.Domains) -> None:
         """The parent has loaded the file, put another table in place, or heard of a change in PostgreSQL."""
-        self._replica.pending = pending
+        self._hear(told)
         if self._replica.displaced():
             # Else what is there is just being replaced once more, and the next word comes.
             with contextlib.suppress(ReplicaError):
@@ -70,6 +71,11 @@ class SharedDomains:
         """Take a new configuration."""
         if self._postgres is not None:
             self._postgres.reconfigure(config)
+
+    def _hear(self, told: messages.Domains) -> None:
+        self._replica.pending = told.pending
+        if self._postgres is not None:
+            self._postgres.told_hopeless = told.hopeless
 
     def close(self) -> None:
         """Give the tables back."""

@@ -16,17 +16,21 @@ POLICY, MAPS = b"p", b"m"
 """What a connection that is handed over is for."""
 
 
+class Domains(NamedTuple):
+    """The table of domains may be another file; `pending`: a source has still to say what it has.
+
+    `hopeless`: the follower tries in vain to connect to PostgreSQL.
+    """
+
+    pending: bool
+    hopeless: bool
+
+
 class Begin(NamedTuple):
-    """The first order: serve by this configuration; `pending` as in `Domains`."""
+    """The first order: serve by this configuration."""
 
     config: Config
-    pending: bool
-
-
-class Domains(NamedTuple):
-    """The table of domains may be another file; `pending`: a source has still to say what it has."""
-
-    pending: bool
+    domains: Domains
 
 
 class Take(NamedTuple):

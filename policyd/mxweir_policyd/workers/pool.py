@@ -74,7 +74,7 @@ class Workers:
         self._lately: dict[str, float] = {}
         self._stopping = False
         metrics.others = self._figuring.read
-        domains.changed = lambda pending: self._tell_all(Domains(pending))
+        domains.changed = lambda _: self._tell_all(self._of_domains())
 
     # Starting
 
@@ -124,7 +124,7 @@ class Workers:
                 seat.first.set_exception(ServiceError(f"a worker cannot be started: {error}"))
             return f"not started: {error}"
         seat.member = member
-        member.tell(Begin(_shared_out(self._config), self._domains.pending))
+        member.tell(Begin(_shared_out(self._config), self._of_domains()))
         try:
             status = await member.ended()
         finally:
@@ -198,6 +198,9 @@ class Workers:
     def _kill(self, member: Member, why: str) -> None:
         self._observe(Trouble("worker hung", f"process {member.pid} {why}; killed", "error"))
         member.kill()
+
+    def _of_domains(self) -> Domains:
+        return Domains(self._domains.pending, self._domains.hopeless)
 
     def _tell_all(self, order: Domains) -> None:
         for member in self._members():

@@ -96,7 +96,7 @@ class Process:
             if kind is not Trouble  # which the parent counts
         }
         self._observe = tell_all(counted, lines, self._telling.handlers())
-        self._domains = SharedDomains(config, begin.pending, self._observe, self._metrics)
+        self._domains = SharedDomains(config, begin.domains, self._observe, self._metrics)
         self._worker = Worker(
             config, self._domains, clock, self._observe, self._metrics, tell_each=Decided in lines
         )
@@ -173,7 +173,7 @@ class Process:
     async def _obey(self, orders: asyncio.StreamReader) -> None:
         while (order := await received(orders)) is not None:
             if isinstance(order, Domains):
-                self._domains.changed(order.pending)
+                self._domains.changed(order)
             elif isinstance(order, Ask):
                 task = asyncio.ensure_future(go_on(partial(self._answer, order), self._observe))
                 self._taking.add(task)

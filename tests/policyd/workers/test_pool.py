@@ -49,7 +49,7 @@ class Pool:
         self.metrics = Metrics("policyd")
         self.log = program.with_suffix(".log").open("w")
         log = LogObserver(config().log, system_clock(), "policyd", self.log)
-        domains = cast("RelayDomains", SimpleNamespace(pending=False, describe=lambda: ""))
+        domains = cast("RelayDomains", SimpleNamespace(pending=False, hopeless=False, describe=lambda: ""))
         self.workers = Workers(config(), domains, self.recorder, log, self.metrics)
 
     async def start(self, does: str) -> None:
