@@ -111,10 +111,11 @@ class _UnixExchange:
         self._reader = reader
         self._half_close = half_close
         self._answer: asyncio.Future[Scored] = sockets.loop.create_future()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._socket: socket.socket
 
     async def answer(self) -> Scored:
         """Send, and give the answer; raises EngineError or OSError."""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             self._socket.connect(self._path)
             all_is_sent = self._send()
