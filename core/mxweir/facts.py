@@ -187,6 +187,8 @@ class Folder:
             return Sender(fold_sender(given), domain, registrable_domain(domain), given)
 
         def recipient(given: str) -> Recipient:
+            if not given:  # at END-OF-MESSAGE Postfix names one only where there is no other
+                return NOBODY
             domain = fold_domain(address.split(given)[1])
             mailbox = fold_recipient(given, recipient_delimiter)
             # One text where both are the same: what a question touches has to come from memory.

@@ -64,6 +64,11 @@ def test_a_key_that_the_question_lacks_is_empty():
         assert READERS[key](facts) == ""
 
 
+def test_a_question_about_several_recipients_has_no_key_of_one():
+    facts = question(recipient="")
+    assert [READERS[key](facts) for key in ("recipient", "recipient_domain")] == ["", ""]
+
+
 @pytest.mark.parametrize(
     ("size", "read"),
     [("12345", 12345), ("", 0), ("-1", 0), ("1e9", 0), ("\u0661", 0), ("9" * 18, 10**18 - 1), ("9" * 19, 0)],

@@ -235,6 +235,13 @@ def test_each_unit_is_counted_when_postfix_knows_it_and_in_its_context(state, co
     }
 
 
+def test_messages_to_several_recipients_are_no_mailboxs_messages():
+    counted = limits(limit("mailbox", '"recipient"', "1/hour", 'unit = "message"'))
+    # Postfix names no recipient then (SMTPD_POLICY_README).
+    several = [question(state="END-OF-MESSAGE", recipient="", instance=str(number)) for number in range(9)]
+    assert [refused(counted.decide(facts, NOW)) for facts in several] == [None] * 9
+
+
 def test_bytes_are_those_of_the_message_and_one_that_is_too_large_is_refused():
     counted = limits(limit("a", '"sender"', "1KB/hour", 'unit = "byte"'))
     sizes = ["400", "601", "600", "1", ""]
