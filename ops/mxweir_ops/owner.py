@@ -26,8 +26,9 @@ def become_owner(directory: Path) -> None:
         # lmdb imports it late, when it may lie where only root may go.
         import_module("lmdb._envid")
     os.setgroups(_groups(owner.st_uid, owner.st_gid))
-    os.setegid(owner.st_gid)
-    os.seteuid(owner.st_uid)
+    # The real ids too: postmap goes by no main.cf of ours for one who really is another user.
+    os.setresgid(owner.st_gid, owner.st_gid, owner.st_gid)
+    os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
 
 
 def _groups(user: int, group: int) -> list[int]:

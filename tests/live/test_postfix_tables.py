@@ -269,3 +269,19 @@ def test_the_command_makes_the_tables_and_then_changes_them_in_place(
     told = json.loads(domains(*export, "--json"))
     assert told == {"put": 0, "removed": 0, "rebuilt": 0, "rows": 5, "whole": True}
     assert content(tables, TRANSPORT) == {"example.net": HOP}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_root_makes_the_tables_as_the_owner_of_the_state_directory(directory: Path) -> None:
+    nobody, state, tables = 65534, directory / "state", directory / "postfix"
+    for place in (state, tables):
+        place.mkdir()
+        os.chown(place, nobody, nobody)
+    config = directory / "mxweir.toml"
+    config.write_text(f'state_dir = "{state}"\n')
+    for words in (["domains", "add", "example.org"], ["domains", "export", "--postfix-lmdb", str(tables)]):
+        command = [sys.executable, "-P", "-m", "mxweir_ops", *words, "--config", str(config)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+    assert content(tables, RELAY) == {"example.org": "OK"}
+    assert {path.stat().st_uid for path in tables.iterdir()} == {nobody}
