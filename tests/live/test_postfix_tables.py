@@ -242,6 +242,15 @@ def test_a_postmap_that_says_nothing_and_does_nothing_is_noticed(
         maps.agree(source)
 
 
+@pytest.mark.parametrize("name", [RELAY, TRANSPORT])
+def test_a_table_that_somebody_took_away_is_made_anew_at_the_next_look(directory: Path, name: str) -> None:
+    maps, source = PostfixMaps(directory), Given(ONE, HOPS)
+    maps.agree(source)
+    (directory / f"{name}.lmdb").unlink()
+    assert maps.follow([], source).rebuilt
+    assert both(directory) == source.rows()
+
+
 def test_a_table_that_is_damaged_is_told(directory: Path) -> None:
     maps, source = PostfixMaps(directory), Given(ONE)
     maps.agree(source)

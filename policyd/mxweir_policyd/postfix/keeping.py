@@ -93,8 +93,10 @@ class PostfixMaps:
             return content.count()
 
     def follow(self, domains: Iterable[str], source: Source) -> Changed:
-        """Bring the rows of these folded domains up to date."""
+        """Bring the rows of these folded domains up to date; a table that somebody took away is made anew."""
         with self._alone():
+            if not all(table.there for table in self._tables):
+                return self._agree(source)
             return self._follow(domains, source)
 
     def _follow(self, domains: Iterable[str], source: Source) -> Changed:
