@@ -101,9 +101,9 @@ def test_certificates_and_keys_that_cannot_be_read_or_used_are_all_told(
     )
     assert main(["config", "check", "--config", str(path)]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"{path}: redis.ca: {tmp_path}/none.pem cannot be read: No such file or directory",
-        f"{path}: redis.cert: {tmp_path} cannot be read: Is a directory",
-        f"{path}: milter.engine[1].ca: {tmp_path}/nor-this.pem cannot be read: No such file or directory",
+        f"{path}:3: redis.ca: {tmp_path}/none.pem cannot be read: No such file or directory",
+        f"{path}:4: redis.cert: {tmp_path} cannot be read: Is a directory",
+        f"{path}:10: milter.engine[1].ca: {tmp_path}/nor-this.pem cannot be read: No such file or directory",
     ]
     made = certificate(tmp_path, "redis")
     good = f'[redis]\nurl = "rediss://redis.example"\nca = "{made.cert}"\ncert = "{made.cert}"\n'
@@ -123,7 +123,7 @@ def test_a_dsn_that_libpq_would_not_take_is_a_mistake_and_is_not_quoted(
     path.write_text('[postgres]\ndsn = "dbname=mxweir password=se cret"\n')
     assert main(["config", "check", "--config", str(path)]) == 2
     error = capsys.readouterr().err
-    assert error.strip() == f"{path}: postgres.dsn: no connection string as libpq takes it"
+    assert error.strip() == f"{path}:2: postgres.dsn: no connection string as libpq takes it"
     assert main(["config", "check", "--json", "--config", str(path)]) == 2
     assert "cret" not in capsys.readouterr().out
     path.write_text('[postgres]\ndsn = "postgresql://a@b1,b2/mxweir?target_session_attrs=read-write"\n')

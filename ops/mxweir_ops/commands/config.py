@@ -4,11 +4,13 @@ import argparse
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mxweir.config import Config, ConfigError, Problem, load
 from mxweir.config.effective import effective, to_toml
+from mxweir.config.schema import Lines
 from mxweir_ops import connection_string, postfix, tls_files
 from mxweir_ops.options import add_config, add_json
 
@@ -55,7 +57,8 @@ def _checked(path: Path) -> Config:
     if config.postgres is not None and (why := connection_string.fault(config.postgres.dsn)):
         problems.append(Problem(("postgres", "dsn"), why))
     if problems:
-        raise ConfigError(str(path), problems)
+        lines = Lines(path.read_text(encoding="utf-8"))
+        raise ConfigError(str(path), [replace(each, line=lines.of(each.place)) for each in problems])
     return config
 
 
