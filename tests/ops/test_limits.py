@@ -201,6 +201,11 @@ def test_those_who_use_most_come_first(host: Host, run: Run) -> None:
     assert {"sender", "org", "fan-out", "pair"} <= {line.split()[0] for line in out.splitlines()[2:]}
 
 
+def test_where_no_key_uses_anything_that_is_said(run: Run) -> None:
+    with temporary_directory() as directory:
+        assert run(Host(directory), "top")[1].splitlines()[2:] == ["  no key uses anything of a limit"]
+
+
 def test_what_no_limit_counts_by_is_a_finding_and_why_is_told(host: Host, run: Run) -> None:
     status, out, err = run(host, "show", "mail.a.example")
     assert (status, out) == (1, "")

@@ -63,7 +63,8 @@ def most_used(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"source": source, "uses": [each._asdict() for each in uses]}))
     else:
-        print("\n".join([f"source  {source}; exact, for this host", "", *_rows(map(_cells, uses))]))
+        rows = _rows(map(_cells, uses)) or ["  no key uses anything of a limit"]
+        print("\n".join([f"source  {source}; exact, for this host", "", *rows]))
     return GOOD
 
 
