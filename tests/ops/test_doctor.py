@@ -200,6 +200,15 @@ def test_bad_lines_and_a_table_that_is_not_there_are_told(doctor, tmp_path):
     assert found["domains.lmdb"][0] == "bad"
 
 
+def test_a_table_that_was_begun_anew_after_damage_is_told_until_an_operator_accepts_it(doctor, tmp_path):
+    (tmp_path / "domains.unsure").touch()
+    Replica(tmp_path).close()
+    status, found = doctor("domains")
+    assert (status, found["domains.unsure"][0]) == (1, "bad")
+    (tmp_path / "domains.unsure").unlink()
+    assert "domains.unsure" not in doctor("domains")[1]
+
+
 @pytest.mark.parametrize(("domains", "state"), [(["example.org"], "bad"), ([], "note")])
 def test_tables_of_postfixs_own_that_are_not_there_are_told(
     doctor, file, tmp_path, monkeypatch, domains, state

@@ -13,6 +13,11 @@ from mxweir_ops.checkup.finding import BAD, GOOD, NOTE, Finding, Host
 from mxweir_policyd.relaydomains.progress import Progress
 from mxweir_policyd.relaydomains.sources.file import read_domains
 
+_IN_DOUBT = (
+    "the table was begun anew after damage, and what it lacks gets 450, until mxweir domains import of what"
+    " was given by command, or mxweir domains verify --accept"
+)
+
 
 def check(host: Host) -> Iterator[Finding]:
     """Read the file and the tables; nothing is changed."""
@@ -26,6 +31,8 @@ def check(host: Host) -> Iterator[Finding]:
             yield _table(reader.postgres, config.state_dir / POSTGRES)
             if reader.postgres.there:
                 yield from _progress(reader.postgres, config, time.time())
+        if (mark := config.state_dir / "domains.unsure").exists():
+            yield Finding(BAD, str(mark), _IN_DOUBT)
         if config.domains.postfix_lmdb is not None:
             known = any(table.there and table.count() for table in (reader.here, reader.postgres))
             yield from tables.check(config.domains.postfix_lmdb, known)
