@@ -70,11 +70,13 @@ def part(tools: Tools, directory: Path, rounds: int) -> Part:
             for name in (BODY, ACCEPT, ACCEPT_TCP)
         ]
         accepting.append(stack.enter_context(milters.floor(FLOOR, home)))
-        setups = [stack.enter_context(setup(NONE, home))]
-        setups += [stack.enter_context(setup(each.name, home, each)) for each in accepting]
-        setups += [stack.enter_context(setup(each.name, home, each, engine)) for each in scanning]
-        for each in setups[-len(scanning) :]:
+        # Those that are compared stand side by side.
+        none = stack.enter_context(setup(NONE, home))
+        scanned = [stack.enter_context(setup(each.name, home, each, engine)) for each in scanning]
+        accepted = [stack.enter_context(setup(each.name, home, each)) for each in accepting]
+        for each in scanned:
             check_work(each)
+        setups = [none, *scanned[:-1], *accepted, scanned[-1]]
         runs = {size: delivery.measure(setups, mail, rounds) for size, mail in MAILS.items()}
     targets = [target for size, of in runs.items() for target in _targets(size, of)]
     shown = {
