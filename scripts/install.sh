@@ -83,6 +83,7 @@ fi
 [ -n "$destdir" ] || cat <<NEXT
 mxweir: installed. Next, as root:
     systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload
+    editor /etc/mxweir/domains                         # your relay domains, one a line, before main.cf asks for them
     mxweir config check && mxweir config postfix       # what to put into main.cf
     systemctl enable --now mxweir-policyd mxweir-milter
 NEXT
