@@ -72,8 +72,11 @@ class Client:
     def __enter__(self) -> "Client":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:  # in the midst of a message, a QUIT would be a line of it, and wait for its reply in vain
+            self._smtp.close()
 
     def close(self) -> None:
         """Say QUIT where that is still possible, and hang up."""
