@@ -188,8 +188,7 @@ class Mirror:
         """Carry out the losses that are held, however many; returns their number."""
         with self._changing() as change:
             lost = self._settle(change, 1.0)
-            write = change.write
-            self._advance(write, baseline=self._progress(write).live)
+            self._advance(change.write, baseline=self._progress(change.write).live)
             return lost
 
     def agrees(self, after: bytes, end: bytes, checksum: bytes) -> bool:
@@ -219,7 +218,7 @@ class Mirror:
             if there:
                 yield from itertools.takewhile(lambda item: item[0] <= end, cursor.iternext())
 
-    def _settle(self, change: "_Change", max_shrink: float) -> int:
+    def _settle(self, change: _Change, max_shrink: float) -> int:
         """Carry the losses out, or hold all of them."""
         write = change.write
         now = self._progress(write)
@@ -233,7 +232,7 @@ class Mirror:
         self._advance(write, live=now.live - losses, held=0)
         return losses
 
-    def _put(self, change: "_Change", key: bytes, raw: bytes | None) -> None:
+    def _put(self, change: _Change, key: bytes, raw: bytes | None) -> None:
         write, flags, journal = change
         flags.note(key, raw)
         stored = raw or write.get(key, db=self._records)
@@ -253,7 +252,7 @@ class Mirror:
         return progress
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator["_Change"]:
+    def _changing(self) -> Iterator[_Change]:
         with self._writing() as write:
             flags, journal = Flagging(write, self._records, self._flags), Journaling(write, self._journal)
             yield _Change(write, flags, journal)
